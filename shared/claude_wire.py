@@ -1,0 +1,351 @@
+"""The stream-json protocol of ``claude -p``, as a sans-IO connection. Used by the claude and echo providers.
+
+Two lines go in per process: an ``initialize`` control request that carries the system prompt (only the first one
+counts) and the user message. Events come back as JSON lines: raw Anthropic stream events, one ``assistant``
+line per finished content block, and one ``result`` line, which alone decides success. One process serves one
+turn. Facts measured on claude 2.1.330, recorded in ``tests/transcripts/claude``:
+
+* API errors end with ``subtype: success`` and ``is_error: true``; the status is in ``api_error_status``.
+* After ``stop_reason: max_tokens`` or ``refusal`` the command line would ask the model again by itself, so the
+  turn ends at that stop reason, before the ``result`` line.
+* ``assistant`` lines of model ``<synthetic>`` carry error texts, never an answer.
+* ``client_composed`` keeps ``@file`` and ``/command`` prompts plain text.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from shared.events import (
+    AssistantDelta,
+    AssistantMessage,
+    CostUpdate,
+    Event,
+    Failure,
+    Notice,
+    Result,
+    RunStarted,
+    Thinking,
+    ToolUse,
+    Usage,
+)
+from shared.provider import Prompt
+
+SYNTHETIC_MODEL = "<synthetic>"
+ENDING_STOP_REASONS = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
+STDERR_TAIL_CHARS = 400
+
+
+class WireUsage(msgspec.Struct):
+    """Anthropic's token counts; thinking tokens are a newer detail."""
+
+    class Details(msgspec.Struct):
+        thinking_tokens: int | None = None
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    output_tokens_details: Details | None = None
+
+    def over(self, earlier: WireUsage | None) -> WireUsage:
+        """These counts where they are given, the earlier ones elsewhere."""
+        if earlier is None:
+            return self
+        pick = {
+            name: value if value is not None else getattr(earlier, name)
+            for name, value in msgspec.structs.asdict(self).items()
+        }
+        return WireUsage(**pick)
+
+    def counted(self) -> Usage:
+        """As prompt and completion tokens; cached input is part of the prompt."""
+        cached = self.cache_read_input_tokens or 0
+        return Usage(
+            prompt_tokens=(self.input_tokens or 0) + (self.cache_creation_input_tokens or 0) + cached,
+            completion_tokens=self.output_tokens or 0,
+            cached_tokens=cached,
+            reasoning_tokens=(self.output_tokens_details and self.output_tokens_details.thinking_tokens) or 0,
+        )
+
+
+class TextDelta(msgspec.Struct, tag="text_delta"):
+    text: str
+
+
+class ThinkingDelta(msgspec.Struct, tag="thinking_delta"):
+    thinking: str
+
+
+class SignatureDelta(msgspec.Struct, tag="signature_delta"):
+    pass
+
+
+class InputJsonDelta(msgspec.Struct, tag="input_json_delta"):
+    pass
+
+
+class CitationsDelta(msgspec.Struct, tag="citations_delta"):
+    pass
+
+
+class ContentBlock(msgspec.Struct):
+    """One content block of any type; only the fields of text and tool blocks are read."""
+
+    type: str
+    text: str = ""
+    name: str = ""
+    id: str = ""
+
+
+class Message(msgspec.Struct):
+    model: str | None = None
+    content: list[ContentBlock] | str = []
+    usage: WireUsage | None = None
+
+
+class MessageStart(msgspec.Struct, tag="message_start"):
+    message: Message
+
+
+class ContentBlockStart(msgspec.Struct, tag="content_block_start"):
+    content_block: ContentBlock
+
+
+class ContentBlockDelta(msgspec.Struct, tag="content_block_delta"):
+    delta: TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta | CitationsDelta
+
+
+class ContentBlockStop(msgspec.Struct, tag="content_block_stop"):
+    pass
+
+
+class MessageDelta(msgspec.Struct, tag="message_delta"):
+    class Delta(msgspec.Struct):
+        stop_reason: str | None = None
+
+    delta: Delta
+    usage: WireUsage | None = None
+
+
+class MessageStop(msgspec.Struct, tag="message_stop"):
+    pass
+
+
+class Ping(msgspec.Struct, tag="ping"):
+    pass
+
+
+class SystemLine(msgspec.Struct, tag="system"):
+    subtype: str | None = None
+    session_id: str | None = None
+    model: str | None = None
+    attempt: int | None = None
+    error_status: int | None = None
+
+
+class StreamEventLine(msgspec.Struct, tag="stream_event"):
+    event: MessageStart | ContentBlockStart | ContentBlockDelta | ContentBlockStop | MessageDelta | MessageStop | Ping
+
+
+class AssistantLine(msgspec.Struct, tag="assistant"):
+    message: Message
+
+
+class UserLine(msgspec.Struct, tag="user"):
+    pass
+
+
+class ControlResponseLine(msgspec.Struct, tag="control_response"):
+    pass
+
+
+class RateLimitLine(msgspec.Struct, tag="rate_limit_event"):
+    pass
+
+
+class ResultLine(msgspec.Struct, tag="result"):
+    subtype: str | None = None
+    is_error: bool = False
+    result: str | None = None
+    stop_reason: str | None = None
+    terminal_reason: str | None = None
+    api_error: str | None = None
+    api_error_status: int | None = None
+    api_error_type: str | None = None
+    errors: list[str] | None = None
+    usage: WireUsage | None = None
+
+
+Line = (
+    SystemLine | StreamEventLine | AssistantLine | UserLine | ControlResponseLine | RateLimitLine | ResultLine
+)
+_LINE = msgspec.json.Decoder(Line)
+_encode = msgspec.json.Encoder().encode
+
+STATUS_CODES = {
+    400: "provider_rejected_request",
+    401: "provider_auth_failed",
+    403: "provider_auth_failed",
+    404: "model_not_found",
+    413: "context_length_exceeded",
+    429: "rate_limit_exceeded",
+    503: "provider_overloaded",
+    529: "provider_overloaded",
+}
+"""The model service's HTTP status to our error code; every other status is ``provider_error``."""
+
+
+class ClaudeConnection:
+    """One process, one turn. See :class:`shared.provider.Connection`."""
+
+    concurrent_turns = 1
+    turns_before_recycle = 1
+
+    def __init__(self) -> None:
+        self._turn_id: str | None = None
+        self._usage: WireUsage | None = None
+
+    def handshake(self) -> bytes:
+        """Nothing: the only ``initialize`` that counts carries the turn's system prompt."""
+        return b""
+
+    def start_turn(self, turn_id: str, prompt: Prompt) -> bytes:
+        """The ``initialize`` request and the user message."""
+        self._turn_id = turn_id
+        initialize = {"subtype": "initialize", "hooks": None, "systemPrompt": [prompt.system]}
+        lines = (
+            {"type": "control_request", "request_id": "initialize", "request": initialize},
+            {
+                "type": "user",
+                "message": {"role": "user", "content": prompt.text},
+                "parent_tool_use_id": None,
+                "session_id": "",
+                "client_composed": True,
+            },
+        )
+        return b"".join(_encode(line) + b"\n" for line in lines)
+
+    def receive(self, line: bytes) -> list[tuple[str, Event]]:
+        """Events of one line; none before a turn is started or after it has ended."""
+        turn_id = self._turn_id
+        if turn_id is None or not line.strip():
+            return []
+        try:
+            decoded = _LINE.decode(line)
+        except msgspec.MsgspecError:
+            events = _undecodable(line)
+        else:
+            if type(decoded) is StreamEventLine and type(decoded.event) is ContentBlockDelta:
+                delta = decoded.event.delta
+                if type(delta) is TextDelta:
+                    return [(turn_id, AssistantDelta(delta.text))]
+            events = self._events(decoded)
+        if any(isinstance(event, Result | Failure) for event in events):
+            self._turn_id = None
+        return [(turn_id, event) for event in events]
+
+    def interrupt(self, turn_id: str) -> bytes:
+        """Nothing: one process is one turn, so stopping the process is the interrupt."""
+        return b""
+
+    def closed(self, exit_code: int, stderr: str) -> list[tuple[str, Event]]:
+        """A failure for the open turn: without a ``result`` line no exit code means success."""
+        turn_id, self._turn_id = self._turn_id, None
+        if turn_id is None:
+            return []
+        cause = stderr.strip()[-STDERR_TAIL_CHARS:] or "no message on stderr"
+        message = f"the command line ended with exit code {exit_code} before its result: {cause}"
+        return [(turn_id, Failure(code="provider_crashed", message=message))]
+
+    def _events(self, line: Line) -> list[Event]:
+        match line:
+            case StreamEventLine(event=event):
+                return self._stream_events(event)
+            case AssistantLine(message=message):
+                return _message_events(message)
+            case ResultLine():
+                return [self._outcome(line)]
+            case SystemLine(subtype="init"):
+                return [RunStarted(provider_session_id=line.session_id, model=line.model)]
+            case SystemLine(subtype="api_retry"):
+                return [Notice(f"retry {line.attempt} after status {line.error_status}")]
+        return []
+
+    def _stream_events(self, event: Any) -> list[Event]:
+        match event:
+            case ContentBlockDelta(delta=ThinkingDelta(thinking=thinking)):
+                return [Thinking(thinking)] if thinking else []
+            case ContentBlockStart(content_block=block):
+                return _tool_events(block)
+            case MessageStart(message=message) if message.usage:
+                self._usage = message.usage.over(None)
+            case MessageDelta():
+                return self._message_delta(event)
+        return []
+
+    def _message_delta(self, event: MessageDelta) -> list[Event]:
+        if event.usage:
+            self._usage = event.usage.over(self._usage)
+        usage = self._usage.counted() if self._usage else None
+        if event.delta.stop_reason in ENDING_STOP_REASONS:
+            return [Result(stop_reason=event.delta.stop_reason, usage=usage)]
+        return [CostUpdate(usage)] if usage else []
+
+    def _outcome(self, line: ResultLine) -> Event:
+        if not line.is_error and line.subtype == "success":
+            usage = line.usage.counted() if line.usage else None
+            return Result(stop_reason=line.stop_reason, text=line.result, usage=usage)
+        return _failure(line)
+
+
+def _message_events(message: Message) -> list[Event]:
+    if message.model == SYNTHETIC_MODEL or isinstance(message.content, str):
+        return []
+    events: list[Event] = []
+    for block in message.content:
+        events += [AssistantMessage(block.text)] if block.type == "text" else _tool_events(block)
+    return events
+
+
+def _tool_events(block: ContentBlock) -> list[Event]:
+    if block.type.endswith("tool_use"):
+        return [ToolUse(tool_name=block.name, tool_call_id=block.id)]
+    return []
+
+
+def _failure(line: ResultLine) -> Failure:
+    text = line.result or "; ".join(line.errors or ()) or line.terminal_reason or line.subtype or "no message"
+    return Failure(code=_failure_code(line, text.lower()), message=text)
+
+
+def _failure_code(line: ResultLine, text: str) -> str:
+    if line.api_error_status is not None:
+        if line.api_error_status == 400 and "prompt is too long" in text:
+            return "context_length_exceeded"
+        return STATUS_CODES.get(line.api_error_status, "provider_error")
+    if "not logged in" in text or "/login" in text:
+        return "not_logged_in"
+    if "prompt is too long" in text:
+        return "context_length_exceeded"
+    if line.api_error == "connection_failed" or "connection" in text:
+        return "provider_connection_failed"
+    return "turn_cancelled" if (line.terminal_reason or "").startswith("aborted") else "provider_error"
+
+
+def _undecodable(line: bytes) -> list[Event]:
+    """A JSON object of an unknown kind is drift to be tolerated; anything else is not this protocol."""
+    try:
+        kind = msgspec.json.decode(line, type=dict[str, Any]).get("type")
+    except msgspec.MsgspecError:
+        return [
+            Failure(
+                code="provider_protocol_error",
+                message=f"the command line printed {len(line)} bytes that are not a JSON object",
+            )
+        ]
+    if kind in ("result", "assistant"):
+        return [Failure(code="provider_protocol_error", message=f"the {kind} line has an unknown shape")]
+    return [Notice(f"line of unknown kind {kind!r}")]

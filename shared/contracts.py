@@ -1,0 +1,319 @@
+"""The inference contract, version ``inference.v1``: what a northbound consumer sends and what it gets back.
+
+Owns the structs, their defaults, and the reading of untrusted input into them with typed errors. It does not
+know who publishes what (``supervisor.publication``) nor whether two sides fit (``supervisor.compatibility``).
+
+JSON keys keep the contract's question marks (``streaming?``), Python attributes have none, and both spellings
+are accepted on input. Names the contract leaves open (kinds, modes, protocols) are plain strings: one that
+nobody publishes is for the compatibility decision to refuse, not for the reader.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import re
+import typing
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from shared.errors import RequestError
+
+RUNTIME_KIND = "task"
+MANAGEMENT_MODE = "jido_managed"
+STARTUP_KIND = "spawned"
+TARGET_CLASS = "cli_endpoint"
+PROTOCOL = "openai_chat_completions"
+MAX_TTL_S = 7 * 86_400.0
+
+NonEmpty = Annotated[str, Meta(min_length=1)]
+Count = Annotated[int, Meta(ge=1)]
+Capability = bool | Literal["unknown"]
+
+
+class Contract(msgspec.Struct, frozen=True, kw_only=True):
+    """What every contract struct has: JSON in the contract's own spelling."""
+
+    contract_version: NonEmpty = "inference.v1"
+
+    def to_builtins(self) -> dict[str, Any]:
+        """The struct as JSON would have it: plain maps and lists, with the question marks in the keys."""
+        builtins: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return builtins
+
+
+class ConsumerManifest(Contract, frozen=True, kw_only=True):
+    """What a consumer accepts and what it needs. Constraints: ``startup_kind``, ``target_class``."""
+
+    consumer: str | None = None
+    accepted_runtime_kinds: tuple[str, ...] = (RUNTIME_KIND,)
+    accepted_management_modes: tuple[str, ...] = (MANAGEMENT_MODE,)
+    accepted_protocols: tuple[str, ...] = (PROTOCOL,)
+    required_capabilities: dict[str, Any] = {}
+    optional_capabilities: dict[str, Any] = {}
+    constraints: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+
+
+class BackendCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backend publishes: always exactly these three."""
+
+    streaming: Capability = msgspec.field(name="streaming?", default=False)
+    tool_calling: Capability = msgspec.field(name="tool_calling?", default=False)
+    embeddings: Capability = msgspec.field(name="embeddings?", default="unknown")
+
+
+class BackendManifest(Contract, frozen=True, kw_only=True):
+    """What this backend publishes for one provider."""
+
+    backend: str = "asm_inference_endpoint"
+    runtime_kind: str = RUNTIME_KIND
+    management_modes: tuple[str, ...] = (MANAGEMENT_MODE,)
+    startup_kind: str | None = STARTUP_KIND
+    protocols: tuple[str, ...] = (PROTOCOL,)
+    capabilities: BackendCapabilities = BackendCapabilities()
+    supported_surfaces: tuple[str, ...] = ("local_subprocess", "ssh_exec", "guest_bridge")
+    resource_profile: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+
+
+class EndpointCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What one leased endpoint can do."""
+
+    streaming: bool = msgspec.field(name="streaming?", default=False)
+    tool_calling: bool = msgspec.field(name="tool_calling?", default=False)
+
+
+class EndpointDescriptor(Contract, frozen=True, kw_only=True):
+    """One leased endpoint. ``headers`` carry the bearer token, which no repr of this struct shows.
+
+    ``base_url`` has no trailing slash; ``health_ref`` is a whole URL; ``model_identity`` is the requested id,
+    aliases unresolved.
+    """
+
+    endpoint_id: NonEmpty
+    runtime_kind: str = RUNTIME_KIND
+    management_mode: str = MANAGEMENT_MODE
+    target_class: str = TARGET_CLASS
+    protocol: str = PROTOCOL
+    base_url: NonEmpty
+    headers: dict[str, str]
+    provider_identity: NonEmpty
+    model_identity: NonEmpty
+    source_runtime: str = "agent_session_manager"
+    source_runtime_ref: str | None = None
+    lease_ref: NonEmpty
+    health_ref: str | None = None
+    boundary_ref: str | None = None
+    capabilities: EndpointCapabilities = EndpointCapabilities()
+    metadata: dict[str, Any] = {}
+
+    def _redacted(self) -> dict[str, Any]:
+        return {**msgspec.structs.asdict(self), "headers": dict.fromkeys(self.headers, "<redacted>")}
+
+    def __repr__(self) -> str:
+        """Without the header values: they are secrets."""
+        fields = ", ".join(f"{name}={value!r}" for name, value in self._redacted().items())
+        return f"EndpointDescriptor({fields})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """The same for rich, whose default would show every field."""
+        return list(self._redacted().items())
+
+
+class CompatibilityResult(Contract, frozen=True, kw_only=True):
+    """The decision whether a consumer, its request and a backend fit; ``reason`` is one word."""
+
+    compatible: bool = msgspec.field(name="compatible?", default=False)
+    reason: str = "unresolved"
+    resolved_runtime_kind: str | None = None
+    resolved_management_mode: str | None = None
+    resolved_protocol: str | None = None
+    warnings: tuple[str, ...] = ()
+    missing_requirements: tuple[str, ...] = ()
+    metadata: dict[str, Any] = {}
+
+
+class InferenceRequest(Contract, frozen=True, kw_only=True):
+    """What a northbound wants to run: only what decides about an endpoint is interpreted.
+
+    ``model_preference`` is anything: the decision reports what is wrong. ``tools`` and the fields after it
+    are those of an OpenAI body; they are kept only to notice that a request needs tools.
+    """
+
+    request_id: str | None = None
+    operation: str = "generate_text"
+    messages: tuple[dict[str, Any], ...] = ()
+    prompt: str | None = None
+    model_preference: Any = None
+    target_preference: dict[str, Any] = {}
+    stream: bool = msgspec.field(name="stream?", default=False)
+    tool_policy: dict[str, Any] = {}
+    output_constraints: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+    authority_refs: Any = None
+    tools: tuple[Any, ...] = ()
+    tool_choice: Any = None
+    functions: tuple[Any, ...] = ()
+    function_call: Any = None
+
+
+class ExecutionContext(Contract, frozen=True, kw_only=True):
+    """On whose behalf a request runs: opaque references, never secrets."""
+
+    run_id: str | None = None
+    attempt_id: str | None = None
+    authority_source: str | None = None
+    decision_ref: str | None = None
+    authority_ref: str | None = None
+    boundary_ref: str | None = None
+    authority_refs: Any = None
+    credential_scope: dict[str, Any] = {}
+    network_policy: dict[str, Any] = {}
+    observability: dict[str, Any] = {}
+    streaming_policy: dict[str, Any] = {}
+    replay: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a lease may spend in its life; None is no limit."""
+
+    requests: Count | None = None
+    total_tokens: Count | None = None
+
+
+class LeaseOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a lease lives, for whom, and how much of it. An unknown option may be misspelt: an error."""
+
+    ttl_s: Annotated[float, Meta(ge=1, le=MAX_TTL_S)] = 3600.0
+    idle_timeout_s: Annotated[float, Meta(ge=1, le=MAX_TTL_S)] = 900.0
+    owner_pid: Count | None = None
+    concurrency: Annotated[int, Meta(ge=1, le=64)] = 4
+    budget: Budget | None = None
+    standby: Annotated[int, Meta(ge=0, le=8)] = 1
+
+
+def parse_request(source: object) -> InferenceRequest:
+    """The request in ``source`` (a mapping or a struct). A null field is an absent one.
+
+    Raises RequestError ``invalid_request``.
+    """
+    wire = _without_nulls(_wire_form(source, InferenceRequest))
+    if isinstance(wire, dict) and isinstance(wire.get("stream?"), str):
+        wire["stream?"] = wire["stream?"] == "true"
+    return parse(wire, InferenceRequest, code="invalid_request", noun="request")
+
+
+def parse_consumer_manifest(source: object) -> ConsumerManifest:
+    """The manifest in ``source``; None is the contract's defaults. Raises RequestError."""
+    if source is None:
+        return ConsumerManifest()
+    return parse(source, ConsumerManifest, code="invalid_consumer_manifest", noun="consumer manifest")
+
+
+def parse_context(source: object) -> ExecutionContext:
+    """The context in ``source``; None is an empty one, a null field an absent one. Raises RequestError."""
+    if source is None:
+        return ExecutionContext()
+    wire = _without_nulls(_wire_form(source, ExecutionContext))
+    return parse(wire, ExecutionContext, code="invalid_context", noun="context")
+
+
+def parse_lease_options(source: object) -> LeaseOptions:
+    """The options in ``source``; None is the defaults. Raises RequestError."""
+    if source is None:
+        return LeaseOptions()
+    return parse(source, LeaseOptions, code="invalid_lease_options", noun="lease options")
+
+
+StructT = TypeVar("StructT", bound=msgspec.Struct)
+
+
+def parse(source: object, kind: type[StructT], *, code: str, noun: str) -> StructT:
+    """Any struct of this module from a mapping or a struct, in either spelling, always validated.
+
+    Raises RequestError ``code``: "cannot read <noun>: <field> must be ...", with the field as ``param``.
+    """
+    wire = _wire_form(source, kind)
+    if not isinstance(wire, dict):
+        raise RequestError(code, f"cannot read {noun}: it must be an object")
+    try:
+        struct = msgspec.convert(wire, kind)
+        msgspec.json.encode(struct)  # what cannot be written would fail later, in an answer or the journal
+    except msgspec.ValidationError as error:
+        param, cause = _explain(str(error))
+        raise RequestError(code, f"cannot read {noun}: {cause}", param=param) from error
+    except (TypeError, UnicodeError, OverflowError, RecursionError) as error:
+        raise RequestError(code, f"cannot read {noun}: it holds what JSON cannot") from error
+    return struct
+
+
+def _wire_form(source: object, kind: type[msgspec.Struct]) -> object:
+    """``source`` with the keys of its JSON form, structs flattened; what is no map is returned as it is."""
+    if isinstance(source, msgspec.Struct):
+        source = msgspec.structs.asdict(source)
+    elif dataclasses.is_dataclass(source) and not isinstance(source, type):
+        source = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+    if not isinstance(source, Mapping):
+        return source
+    wire = dict(source)
+    for attribute, key, nested in _spellings(kind):
+        if attribute != key and attribute in wire:
+            wire.setdefault(key, wire.pop(attribute))
+        if nested is not None and key in wire:
+            wire[key] = _wire_form(wire[key], nested)
+    return wire
+
+
+def _without_nulls(wire: object) -> object:
+    if not isinstance(wire, dict):
+        return wire
+    return {key: value for key, value in wire.items() if value is not None}
+
+
+@functools.cache
+def _spellings(kind: type[msgspec.Struct]) -> tuple[tuple[str, str, type[msgspec.Struct] | None], ...]:
+    """Attribute, JSON key and nested struct type of every field."""
+    fields = msgspec.structs.fields(kind)
+    return tuple((field.name, field.encode_name, _nested(field.type)) for field in fields)
+
+
+def _nested(annotation: object) -> type[msgspec.Struct] | None:
+    for candidate in (annotation, *typing.get_args(annotation)):
+        if isinstance(candidate, type) and issubclass(candidate, msgspec.Struct):
+            return candidate
+    return None
+
+
+_COMPLAINT = re.compile(r"(?P<cause>.*?)(?: - at (?P<keys>`key` in )?`\$\.?(?P<path>[^`]*)`)?", re.DOTALL)
+_EXPECTED = re.compile(r"Expected `(?P<types>[^`]+)`(?: (?P<bound>.+?))?(?:, got .*)?", re.DOTALL)
+_UNKNOWN = re.compile(r"Object contains unknown field `(?P<name>.*)`", re.DOTALL)
+_MISSING = re.compile(r"Object missing required field `(?P<name>.*)`", re.DOTALL)
+_TYPES = {
+    "array": "an array",
+    "object": "an object",
+    "str": "a string",
+    "bool": "true or false",
+    "int": "an integer",
+    "float": "a number",
+}
+
+
+def _explain(complaint: str) -> tuple[str | None, str]:
+    """msgspec's complaint as the field it is about and a sentence in our words."""
+    parts = _COMPLAINT.fullmatch(complaint)
+    cause, path = (parts["cause"], parts["path"] or "") if parts else (complaint, "")
+    for pattern, words in ((_UNKNOWN, "is not a known field"), (_MISSING, "is required")):
+        if named := pattern.fullmatch(cause):
+            param = f"{path}.{named['name']}".lstrip(".")
+            return param, f"{param} {words}"
+    if parts and parts["keys"]:
+        return path or None, f"the keys of {path or 'the object'} must be strings"
+    if expected := _EXPECTED.fullmatch(cause):
+        types = " or ".join(_TYPES.get(name, name) for name in expected["types"].split(" | "))
+        return path, f"{path} must be {types} {expected['bound'] or ''}".rstrip()
+    return path, f"{path} is not valid: {cause[:1].lower()}{cause[1:]}"

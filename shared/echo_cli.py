@@ -1,0 +1,169 @@
+"""A tiny command line that speaks claude's stream-json and answers with the user's own text.
+
+It is the program behind the ``echo`` provider: started by path with ``-I -S``, standard library only, no import of
+this project. One word is one delta; usage is word counts. Markers in the user's text steer it and are not echoed:
+
+``[[pause:SECONDS]]``
+    wait before each word
+``[[burst:N]]``
+    N short deltas, written as fast as the pipe takes them (at most 100 000)
+
+Only with ``--misbehave`` (the supervisor's variable ASM_ENDPOINT_ECHO_MISBEHAVE=1; for tests of the supervisor):
+
+``[[silence]]`` nothing more is printed, ``[[garbage]]`` a line that is not JSON, ``[[half-line]]`` half a line and
+exit, ``[[huge-line:BYTES]]`` one long line first, ``[[ignore-term]]`` SIGTERM, SIGINT and SIGHUP do nothing from now
+on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores SIGTERM and holds stdout,
+``[[exit:CODE]]`` exit without a result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a request for a tool,
+``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas, ``[[cwd]]`` answer with
+the working directory, ``[[environ]]`` answer with the environment's names.
+"""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+
+MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
+BENIGN = {"pause", "burst"}
+MISBEHAVIOUR = {
+    "silence", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "exit", "stderr", "tool", "error",
+    "whole", "cwd", "environ",
+}  # fmt: skip
+MAX_BURST = 100_000
+MAX_SLEEP_S = 600.0
+BURST_LINES_PER_WRITE = 200
+
+
+def main(argv):
+    """Serve turns from stdin until it closes."""
+    known = BENIGN | MISBEHAVIOUR if "--misbehave" in argv else BENIGN
+    model = argv[argv.index("--model") + 1] if "--model" in argv else "echo"
+    for line in sys.stdin.buffer:
+        message = json.loads(line)
+        if message["type"] == "control_request":
+            reply = {"subtype": "success", "request_id": message["request_id"]}
+            put({"type": "control_response", "response": reply})
+        elif message["type"] == "user":
+            answer(message["message"]["content"], model, known)
+
+
+def answer(prompt, model, known):
+    """One turn: the lines claude would print."""
+    markers = {name: value for name, value in MARKER.findall(prompt) if name in known}
+    text = MARKER.sub(lambda match: "" if match[1] in known else match[0], prompt)
+    if "cwd" in markers:
+        text = os.getcwd()
+    if "environ" in markers:
+        text = " ".join(sorted(os.environ))
+    words = words_of(text)
+    usage = {"input_tokens": len(prompt.split()), "output_tokens": 0}
+    put({"type": "system", "subtype": "init", "session_id": str(os.getpid()), "model": model, "tools": []})
+    misbehave(markers)
+    event({"type": "message_start", "message": {"model": model, "content": [], "usage": usage}})
+    if "burst" in markers:
+        text = burst(min(int(markers["burst"]), MAX_BURST))
+    elif "whole" not in markers:
+        event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+        for word in words:
+            nap(markers.get("pause"))
+            event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}})
+    usage = {**usage, "output_tokens": len(text.split())}
+    put({"type": "assistant", "message": {"model": model, "content": [{"type": "text", "text": text}]}})
+    event({"type": "content_block_stop", "index": 0})
+    event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage})
+    event({"type": "message_stop"})
+    finish(markers, text, usage)
+
+
+def finish(markers, text, usage):
+    """The terminal record."""
+    outcome = {"is_error": False, "result": text}
+    if "error" in markers:
+        outcome = {"is_error": True, "api_error_status": int(markers["error"]), "result": "scripted error"}
+    put({"type": "result", "subtype": "success", "stop_reason": "end_turn", "usage": usage, **outcome})
+
+
+def words_of(text):
+    """The text cut into words that keep their spaces, so that joining them gives the text back."""
+    words = text.split(" ")
+    return [word + " " for word in words[:-1]] + ([words[-1]] if words[-1] else [])
+
+
+def burst(count):
+    """Write ``count`` deltas in large writes; returns their text."""
+    head = '{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"'
+    chunk = (head + 'w "}}}\n').encode() * BURST_LINES_PER_WRITE
+    for _ in range(count // BURST_LINES_PER_WRITE):
+        sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.write((head + 'w "}}}\n').encode() * (count % BURST_LINES_PER_WRITE))
+    sys.stdout.buffer.flush()
+    return "w " * count
+
+
+def misbehave(markers):
+    """What no good command line does; each on demand."""
+    if "ignore-term" in markers:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+    if "stderr" in markers:
+        print(markers["stderr"], file=sys.stderr, flush=True)
+    if "daemonise" in markers:
+        daemonise()
+    if "garbage" in markers:
+        raw(b"this is not JSON\n")
+    if "huge-line" in markers:
+        put({"type": "system", "subtype": "padding", "content": "x" * int(markers["huge-line"])})
+    if "half-line" in markers:
+        raw(b'{"type":"stream_event","event":{"ty')
+        os._exit(0)
+    if "tool" in markers:
+        block = {"type": "tool_use", "id": "toolu_1", "name": markers["tool"], "input": {}}
+        event({"type": "content_block_start", "index": 0, "content_block": block})
+        time.sleep(MAX_SLEEP_S)
+    if "exit" in markers:
+        os._exit(int(markers["exit"]))
+    if "silence" in markers:
+        time.sleep(MAX_SLEEP_S)
+
+
+def daemonise():
+    """Leave a grandchild behind that has left our session and parentage."""
+    if os.fork():
+        return
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(MAX_SLEEP_S)
+    os._exit(0)
+
+
+def nap(seconds):
+    """Sleep for a marker's value, bounded; None is no wait."""
+    if seconds:
+        time.sleep(min(float(seconds), MAX_SLEEP_S))
+
+
+def event(payload):
+    """Print one Anthropic stream event."""
+    put({"type": "stream_event", "event": payload})
+
+
+def put(payload):
+    """Print one JSON line."""
+    raw(json.dumps(payload, separators=(",", ":")).encode() + b"\n")
+
+
+def raw(data):
+    """Print bytes at once."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except (BrokenPipeError, KeyboardInterrupt):
+        os._exit(1)

@@ -1,0 +1,196 @@
+"""Every error this product raises on purpose, and the one table that turns them into HTTP.
+
+::
+
+    EndpointError                  has status, type, code, message, param, retry_after_s, should_retry
+    ├── RequestError               the caller's fault: nothing was started or lost
+    │   └── Incompatible           the compatibility decision said no; carries the result
+    ├── WorkerError                our side's fault: supervisor, zygote or worker family
+    │   └── SurvivorsError         a family could not be killed; carries the proof
+    └── ProviderError              the command line or the model service behind it
+
+A class exists only where a caller branches on it; everything finer is the ``code``. The codes, with their
+status and OpenAI error type, are the rows of ``KINDS``. The envelope is OpenAI's:
+``{"error": {"message", "type", "param", "code"}}``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from shared.contracts import CompatibilityResult
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """How one error code looks over HTTP: status, and OpenAI's error ``type``."""
+
+    status: int
+    type: str
+
+
+_INVALID = "invalid_request_error"
+_SERVER = "server_error"
+
+REQUEST_KINDS: dict[str, Kind] = {
+    "invalid_request": Kind(400, _INVALID),
+    "invalid_consumer_manifest": Kind(400, _INVALID),
+    "invalid_context": Kind(400, _INVALID),
+    "invalid_lease_options": Kind(400, _INVALID),
+    "missing_model_identity": Kind(400, _INVALID),
+    "unsupported_provider": Kind(400, _INVALID),
+    "unsupported_endpoint_provider": Kind(400, _INVALID),
+    "incompatible": Kind(409, _INVALID),
+    "idempotency_key_reused": Kind(422, _INVALID),
+    "model_mismatch": Kind(400, _INVALID),
+    "tools_not_supported": Kind(400, _INVALID),
+    "unsupported_parameter": Kind(400, _INVALID),
+    "streaming_not_published": Kind(400, _INVALID),
+    "context_length_exceeded": Kind(400, _INVALID),
+    "misdirected_host": Kind(421, _INVALID),
+    "unauthorized": Kind(401, "authentication_error"),
+    "not_found": Kind(404, "not_found_error"),
+    "method_not_allowed": Kind(405, _INVALID),
+    "request_too_large": Kind(413, _INVALID),
+    "unsupported_media_type": Kind(415, _INVALID),
+}
+
+WORKER_KINDS: dict[str, Kind] = {
+    "at_capacity": Kind(429, "rate_limit_error"),
+    "budget_exhausted": Kind(429, "insufficient_quota"),
+    "internal_error": Kind(500, _SERVER),
+    "boot_failed": Kind(503, _SERVER),
+    "lease_closed": Kind(503, _SERVER),
+    "shutting_down": Kind(503, _SERVER),
+    "supervisor_unavailable": Kind(503, _SERVER),
+    "already_running": Kind(503, _SERVER),
+    "survivors": Kind(500, _SERVER),
+}
+
+PROVIDER_KINDS: dict[str, Kind] = {
+    "provider_not_ready": Kind(503, _SERVER),
+    "cli_not_found": Kind(503, _SERVER),
+    "not_logged_in": Kind(503, _SERVER),
+    "provider_auth_failed": Kind(502, _SERVER),
+    "provider_rejected_request": Kind(400, _INVALID),
+    "model_not_found": Kind(404, "not_found_error"),
+    "rate_limit_exceeded": Kind(429, "rate_limit_error"),
+    "quota_exhausted": Kind(429, "insufficient_quota"),
+    "provider_overloaded": Kind(503, _SERVER),
+    "provider_error": Kind(502, _SERVER),
+    "provider_connection_failed": Kind(502, _SERVER),
+    "provider_crashed": Kind(502, _SERVER),
+    "provider_protocol_error": Kind(502, _SERVER),
+    "provider_timeout": Kind(504, "timeout_error"),
+    "tool_use_refused": Kind(502, _SERVER),
+    "turn_cancelled": Kind(499, _SERVER),
+}
+
+KINDS: dict[str, Kind] = REQUEST_KINDS | WORKER_KINDS | PROVIDER_KINDS
+
+
+class EndpointError(Exception):
+    """The root. ``code`` must be a row of :data:`KINDS`.
+
+    ``should_retry`` is None when nothing is known; it becomes the ``x-should-retry`` header that OpenAI's
+    clients obey. ``retry_after_s`` is in seconds.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        should_retry: bool | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.kind = KINDS[code]
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.should_retry = should_retry
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self.kind.status
+
+    @property
+    def type(self) -> str:
+        """OpenAI's error type."""
+        return self.kind.type
+
+    def envelope(self) -> dict[str, Any]:
+        """The error as OpenAI clients expect it, for JSON bodies and stream chunks alike."""
+        error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return {"error": error}
+
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error."""
+        headers = {}
+        if self.retry_after_s is not None:
+            headers["retry-after"] = str(max(1, round(self.retry_after_s)))
+        if self.should_retry is not None:
+            headers["x-should-retry"] = "true" if self.should_retry else "false"
+        return headers
+
+
+class RequestError(EndpointError):
+    """The caller asked for something that cannot be done; nothing was started and nothing is lost."""
+
+
+class Incompatible(RequestError):
+    """The compatibility decision was no. ``compatibility`` says which requirement failed."""
+
+    def __init__(self, compatibility: CompatibilityResult) -> None:
+        missing = ", ".join(compatibility.missing_requirements) or "unknown"
+        super().__init__("incompatible", f"cannot lease endpoint: {compatibility.reason} (missing: {missing})")
+        self.compatibility = compatibility
+
+    def envelope(self) -> dict[str, Any]:
+        """The error envelope with the whole compatibility result beside it."""
+        return {**super().envelope(), "compatibility": msgspec.to_builtins(self.compatibility)}
+
+
+class WorkerError(EndpointError):
+    """The supervisor, the zygote or a worker family failed."""
+
+
+class SurvivorsError(WorkerError):
+    """Processes outlived SIGKILL. ``proof`` is the release proof with the survivors in it."""
+
+    def __init__(self, proof: Any) -> None:
+        super().__init__("survivors", f"cannot stop worker family: {len(proof.survivors)} processes survived SIGKILL")
+        self.proof = proof
+
+    def envelope(self) -> dict[str, Any]:
+        """The error envelope with the proof beside it."""
+        return {**super().envelope(), "proof": msgspec.to_builtins(self.proof)}
+
+
+class ProviderError(EndpointError):
+    """The command line, or the model service it talks to, failed."""
+
+
+def from_envelope(body: Any, status: int) -> EndpointError:
+    """Rebuild the typed error from an HTTP answer; an answer that is not ours becomes ``internal_error``."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict) or error.get("code") not in KINDS:
+        return WorkerError("internal_error", f"cannot read answer: HTTP {status} without an error envelope")
+    if error["code"] == "incompatible" and "compatibility" in body:
+        from shared.contracts import CompatibilityResult
+
+        return Incompatible(msgspec.convert(body["compatibility"], CompatibilityResult))
+    return typed(error["code"], str(error.get("message")), param=error.get("param"))
+
+
+def typed(code: str, message: str, **details: Any) -> EndpointError:
+    """The error of the family that ``code`` belongs to; ``details`` as in :class:`EndpointError`."""
+    if code in REQUEST_KINDS:
+        return RequestError(code, message, **details)
+    return (WorkerError if code in WORKER_KINDS else ProviderError)(code, message, **details)

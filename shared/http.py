@@ -1,0 +1,105 @@
+"""What both Falcon applications share: bounded JSON bodies, typed errors as envelopes, request ids and one log line.
+
+This is the last resort for exceptions: whatever is not an EndpointError is logged and answered as ``internal_error``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from typing import Any
+
+import falcon
+import msgspec
+from falcon.asgi import App, Request, Response
+
+from shared.errors import EndpointError, RequestError, WorkerError
+
+_REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_encode = msgspec.json.Encoder().encode
+
+
+def send_json(resp: Response, body: Any, status: str = falcon.HTTP_200) -> None:
+    """Answer with JSON; msgspec structs are fine."""
+    resp.status = status
+    resp.content_type = falcon.MEDIA_JSON
+    resp.data = _encode(body)
+
+
+async def read_json(req: Request, max_bytes: int) -> Any:
+    """The decoded body. Raises RequestError ``request_too_large`` or ``invalid_request``."""
+    if (req.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    body = bytearray()
+    async for chunk in req.stream:
+        body += chunk
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise RequestError("invalid_request", f"request body must be valid JSON in UTF-8: {error}") from error
+
+
+def _too_large(max_bytes: int) -> RequestError:
+    return RequestError("request_too_large", f"request body exceeds the {max_bytes}-byte limit")
+
+
+class RequestLog:
+    """Falcon middleware: gives each request an id (the caller's, when it is a plain one) and logs its end."""
+
+    def __init__(self, logger: logging.Logger) -> None:
+        self._logger = logger
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        """Choose the request id."""
+        given = req.get_header("x-request-id") or ""
+        req.context.request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        req.context.started_at = time.monotonic()
+        resp.set_header("x-request-id", req.context.request_id)
+
+    async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
+        """One line: id, method, path, status, milliseconds until the response began. Never a body or header."""
+        elapsed_ms = (time.monotonic() - req.context.started_at) * 1000
+        self._logger.info(
+            "%s %s %s %s %.1fms", req.context.request_id, req.method, req.path, resp.status_code, elapsed_ms
+        )
+
+
+def install_error_handlers(app: App, logger: logging.Logger) -> None:
+    """Every failure of ``app`` becomes the error envelope."""
+
+    async def on_endpoint_error(req: Request, resp: Response, error: EndpointError, _: Any) -> None:
+        _send_error(resp, error)
+
+    async def on_http_error(req: Request, resp: Response, error: falcon.HTTPError, _: Any) -> None:
+        _send_error(resp, _translated(error))
+        if isinstance(error, falcon.HTTPMethodNotAllowed):
+            resp.set_headers(error.headers or {})
+
+    async def on_exception(req: Request, resp: Response, error: Exception, _: Any) -> None:
+        logger.exception("%s failed", getattr(req.context, "request_id", "request"))
+        _send_error(resp, WorkerError("internal_error", "cannot answer: an internal error was logged"))
+
+    app.add_error_handler(Exception, on_exception)
+    app.add_error_handler(falcon.HTTPError, on_http_error)
+    app.add_error_handler(EndpointError, on_endpoint_error)
+
+
+def _send_error(resp: Response, error: EndpointError) -> None:
+    resp.stream = None
+    send_json(resp, error.envelope(), falcon.code_to_http_status(error.status))
+    resp.set_headers(error.headers())
+
+
+def _translated(error: falcon.HTTPError) -> EndpointError:
+    match error:
+        case falcon.HTTPNotFound():
+            return RequestError("not_found", "not found")
+        case falcon.HTTPMethodNotAllowed():
+            return RequestError("method_not_allowed", "this method is not allowed here")
+        case _ if error.status_code < 500:
+            return RequestError("invalid_request", error.description or error.title or "bad request")
+    return WorkerError("internal_error", error.title or "cannot answer")

@@ -1,0 +1,122 @@
+"""The whole protocol between supervisor and zygote: one SEQPACKET socket, one JSON message per packet.
+
+Supervisor to zygote: :class:`Launch` (with three descriptors, in the order of :data:`LAUNCH_FDS`), :class:`Stop`.
+Zygote to supervisor: :class:`Ready` once, then per lease :class:`Launched` or :class:`LaunchFailed`, and at the very
+end of every launched family :class:`Exited`. When the supervisor's end closes, the zygote stops all and exits.
+
+No message holds a secret: a lease's token travels as its SHA-256, and the variables that authenticate a command
+line travel in a memory file whose descriptor the zygote hands on unread.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from shared.contracts import Budget
+
+MAX_MESSAGE_BYTES = 64 * 1024
+LAUNCH_FDS = ("listener", "variables", "scoreboard")
+"""Listening TCP socket; memory file with the command line's variables as a JSON object; memory file for counters."""
+
+MARKER_VARIABLE = "ASM_ENDPOINT_LEASE"
+"""In the environment of every command line of a lease: its lease_ref, so that strays can be found."""
+
+
+class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """The worker's one owner of time, in seconds. Exceeding any of them fails the turn with ``provider_timeout``."""
+
+    first_output_s: float = 120.0
+    """From the prompt to the first event that shows progress."""
+    silence_s: float = 300.0
+    """Between two events."""
+    total_s: float = 600.0
+    """The whole turn."""
+    queue_s: float = 30.0
+    """In the queue for a free place."""
+    heartbeat_s: float = 10.0
+    """Silence on a stream after which a comment line is sent."""
+    exit_grace_s: float = 1.0
+    """For a command line to leave by itself after its turn, and again after SIGTERM; then SIGKILL."""
+    standby_delay_s: float = 0.05
+    """From the worker's start to the first standby, so that becoming ready goes first."""
+
+
+class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """All a worker family is told. ``lease_dir`` holds its private ``workspace``, ``home``, ``tmp`` and log."""
+
+    lease_ref: str
+    endpoint_id: str
+    provider: str
+    model: str
+    token_sha256: str
+    streaming: bool
+    executable: tuple[str, ...]
+    cli_version: str | None
+    login: str
+    user_home: str
+    lease_dir: str
+    concurrency: int
+    queue_limit: int
+    standby: int
+    budget: Budget
+    limits: TurnLimits
+    drain_s: float
+    """From SIGTERM to the end of turns that are still running."""
+    namespaces: bool
+    """Whether a PID namespace is to be used where the kernel allows it."""
+
+
+class Launch(msgspec.Struct, frozen=True, tag="launch"):
+    """Fork one worker family."""
+
+    spec: LaunchSpec
+
+
+class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
+    """SIGTERM now, SIGKILL after ``kill_after_s``."""
+
+    lease_ref: str
+    kill_after_s: float
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
+    """The zygote has imported everything. ``namespaces`` says whether it may create PID namespaces."""
+
+    pid: int
+    namespaces: bool
+
+
+class Launched(msgspec.Struct, frozen=True, kw_only=True, tag="launched"):
+    """A family runs. ``pid`` is its leader's; ``isolation`` is pid_namespace or process_group."""
+
+    lease_ref: str
+    pid: int
+    isolation: str
+    pid_namespace: int | None
+
+
+class LaunchFailed(msgspec.Struct, frozen=True, kw_only=True, tag="launch_failed"):
+    """Nothing was started for this lease."""
+
+    lease_ref: str
+    cause: str
+
+
+class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
+    """The family's leader has ended and was reaped. ``stopping`` is true when a Stop came before.
+
+    ``killed`` says that SIGKILL was needed.
+    """
+
+    lease_ref: str
+    pid: int
+    status: str
+    stopping: bool
+    killed: bool
+
+
+ToZygote = Launch | Stop
+FromZygote = Ready | Launched | LaunchFailed | Exited
+encode = msgspec.json.Encoder().encode
+decode_to_zygote = msgspec.json.Decoder(ToZygote).decode
+decode_from_zygote = msgspec.json.Decoder(FromZygote).decode

@@ -1,0 +1,156 @@
+"""What a provider is: its profile, how its command line is found and started, and its sans-IO connection.
+
+One file in ``shared/providers`` is one provider; it binds the name ``PROVIDER`` to a :class:`Provider`. Files are
+discovered, never registered: :func:`names` lists them, :func:`load` imports one. Everything here is pure; the
+executable search is in ``shared.locate`` and the processes are in ``worker.runner``.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from shared import providers
+from shared.errors import ProviderError, RequestError
+from shared.events import Event
+
+
+class Executable(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a command line may be found, in order: variable, PATH names, known places."""
+
+    variable: str
+    names: tuple[str, ...]
+    known_places: tuple[str, ...] = ()
+    install_hint: str = ""
+    version_argv: tuple[str, ...] = ("--version",)
+    pinned: tuple[str, ...] = ()
+    """Used instead of any search when not empty: a program that ships with this project."""
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to be authenticated with a command line.
+
+    ``variables`` authenticate by being set (any of them), ``files`` by existing below the user's home. When the
+    variable ``home_variable`` is set, ``home_variable_files`` below the folder it names count instead of ``files``.
+    """
+
+    name: str
+    variables: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    home_variable: str = ""
+    home_variable_files: tuple[str, ...] = ()
+
+
+class Prompt(msgspec.Struct, frozen=True, kw_only=True):
+    """One turn's input: the user's text, and the system prompt ("" for none)."""
+
+    text: str
+    system: str = ""
+
+
+class CommandInputs(msgspec.Struct, frozen=True, kw_only=True):
+    """All a provider needs to build its command; paths are absolute, ``variables`` already allow-listed."""
+
+    executable: tuple[str, ...]
+    model: str
+    login: str
+    workspace: str
+    home: str
+    user_home: str
+    variables: Mapping[str, str]
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True):
+    """One process to start: argv, its whole environment, and its working directory."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str
+
+    def __repr__(self) -> str:
+        """Without the environment's values: they may be secrets."""
+        return f"Command(argv={self.argv!r}, cwd={self.cwd!r}, env={sorted(self.env)!r})"
+
+
+class Connection(Protocol):
+    """The protocol of one command-line process, without I/O: bytes in, events and bytes out.
+
+    A turn ends with exactly one ``Result`` or ``Failure`` event. Turn ids are chosen by the caller.
+    """
+
+    concurrent_turns: int
+    """How many turns may run at once in one process."""
+    turns_before_recycle: int
+    """How many turns a process may serve in its life."""
+
+    def handshake(self) -> bytes:
+        """Bytes to send once after the start; b"" for none."""
+
+    def start_turn(self, turn_id: str, prompt: Prompt) -> bytes:
+        """Bytes that start a turn."""
+
+    def receive(self, line: bytes) -> list[tuple[str, Event]]:
+        """Events of one complete stdout line (without the newline), each with its turn id."""
+
+    def interrupt(self, turn_id: str) -> bytes:
+        """Bytes that cancel a turn; b"" when the process has to be stopped instead."""
+
+    def closed(self, exit_code: int, stderr: str) -> list[tuple[str, Event]]:
+        """Events for the turns that were still open when the process ended."""
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """One file's worth of knowledge about one command line.
+
+    ``capabilities`` are the profile's capability names; publication is derived from them. ``native_extensions``
+    is true where a provider-native agent surface exists (claude, codex); all others are common-surface-only.
+    ``published`` is false for ``echo``, which is not one of the four published command lines. ``environment``
+    names the only variables of the supervisor's environment that may reach the command line. ``command`` and
+    ``connect`` are None while the provider is only profiled: it cannot be leased yet.
+    """
+
+    name: str
+    title: str
+    capabilities: tuple[str, ...]
+    native_extensions: bool = False
+    published: bool = True
+    executable: Executable
+    logins: tuple[Login, ...] = ()
+    login_hint: str = ""
+    environment: tuple[str, ...] = ()
+    command: Callable[[CommandInputs], Command] | None = None
+    connect: Callable[[], Connection] | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether leases can be served, not only decided."""
+        return self.command is not None and self.connect is not None
+
+
+@functools.cache
+def names() -> tuple[str, ...]:
+    """Every provider file's name, sorted."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(providers.__path__)))
+
+
+@functools.cache
+def load(name: str) -> Provider:
+    """The provider of that exact name. Raises RequestError ``unsupported_provider``."""
+    if name not in names():
+        raise RequestError("unsupported_provider", f"cannot use provider {name!r}: known are {', '.join(names())}")
+    provider: Provider = importlib.import_module(f"shared.providers.{name}").PROVIDER
+    return provider
+
+
+def not_ready(provider: Provider) -> ProviderError:
+    """The error for a provider that is profiled but has no connection yet."""
+    return ProviderError(
+        "provider_not_ready",
+        f"cannot lease {provider.title}: this version decides about it but cannot run it yet",
+        should_retry=False,
+    )

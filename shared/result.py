@@ -1,0 +1,133 @@
+"""The projection of a turn's events to what callers see: visible text, reasoning, usage, one outcome.
+
+``query`` folds a whole turn with it and ``stream`` shows each step of it, so the two can never disagree. Text is
+the deltas, plus the part of a complete message that has not come as deltas yet, and never anything twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from shared.errors import EndpointError, typed
+from shared.events import (
+    AssistantDelta,
+    AssistantMessage,
+    CostUpdate,
+    Event,
+    Failure,
+    Result,
+    Thinking,
+    ToolUse,
+    Usage,
+)
+
+Shown = AssistantDelta | Thinking
+"""What callers of ``stream`` get, one by one."""
+
+FINISH_REASONS = {
+    "length": "length",
+    "max_tokens": "length",
+    "max_output_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "max_turns": "length",
+    "error_max_turns": "length",
+    "refusal": "content_filter",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+}
+"""Providers' stop reasons that do not mean "stop" in OpenAI's vocabulary. All others do."""
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """The outcome of one successful turn. ``finish_reason`` is OpenAI's: stop, length or content_filter."""
+
+    text: str
+    reasoning: str = ""
+    finish_reason: str = "stop"
+    usage: Usage | None = None
+
+
+class Projection:
+    """Folds batches of events. Afterwards either :attr:`error` is set, or :attr:`completion` once finished."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._block: list[str] = []
+        self._reasoning: list[str] = []
+        self._usage: Usage | None = None
+        self._result: Result | None = None
+        self.error: EndpointError | None = None
+        """Why the turn failed; set once, and nothing is shown after it."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the turn has ended, well or badly."""
+        return self._result is not None or self.error is not None
+
+    @property
+    def completion(self) -> Completion:
+        """The outcome so far; final once :attr:`is_over` without an error."""
+        stop_reason = self._result.stop_reason if self._result else None
+        return Completion(
+            text="".join(self._text),
+            reasoning="".join(self._reasoning),
+            finish_reason=FINISH_REASONS.get((stop_reason or "").lower(), "stop"),
+            usage=self._usage,
+        )
+
+    def show(self, events: Iterable[Event]) -> list[Shown]:
+        """What a caller should see of these events: text and reasoning, in order.
+
+        Stops at the turn's end: at a Result, or with :attr:`error` set at a failure, a request for a tool, or a
+        message that contradicts its own deltas.
+        """
+        shown: list[Shown] = []
+        for event in events:
+            if self.is_over:
+                break
+            if type(event) is AssistantDelta:
+                self._block.append(event.content)
+                self._text.append(event.content)
+                shown.append(event)
+            else:
+                self._fold(event, shown)
+        return shown
+
+    def _fold(self, event: Event, shown: list[Shown]) -> None:
+        match event:
+            case Thinking(content):
+                self._reasoning.append(content)
+                shown.append(event)
+            case AssistantMessage(content):
+                self._fold_message(content, shown)
+            case CostUpdate(usage):
+                self._usage = usage
+            case Result():
+                self._result = event
+                self._usage = event.usage or self._usage
+                if not self._text:
+                    self._show_text(event.text or "", shown)
+            case ToolUse(tool_name=name):
+                self._fail(
+                    "tool_use_refused", f"the model asked for the tool {name!r}, and a completion endpoint runs none"
+                )
+            case Failure(code=code, message=message, retry_after_s=retry_after_s):
+                self._fail(code, message, retry_after_s)
+
+    def _fold_message(self, message: str, shown: list[Shown]) -> None:
+        seen = "".join(self._block)
+        self._block.clear()
+        if message.startswith(seen):
+            self._show_text(message[len(seen) :], shown)
+        else:
+            self._fail("provider_protocol_error", "the final message contradicts the deltas before it")
+
+    def _show_text(self, text: str, shown: list[Shown]) -> None:
+        if text:
+            self._text.append(text)
+            shown.append(AssistantDelta(text))
+
+    def _fail(self, code: str, cause: str, retry_after_s: float | None = None) -> None:
+        self.error = typed(code, f"cannot complete: {cause}", retry_after_s=retry_after_s, should_retry=False)

@@ -1,0 +1,137 @@
+"""The supervisor's API as Python calls: the same three names, the same structs and the same errors as in-process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+import msgspec
+
+from shared.contracts import (
+    CompatibilityResult,
+    ConsumerManifest,
+    EndpointDescriptor,
+    ExecutionContext,
+    InferenceRequest,
+    LeaseOptions,
+    parse,
+    parse_consumer_manifest,
+    parse_context,
+    parse_lease_options,
+    parse_request,
+)
+from shared.errors import WorkerError, from_envelope
+from supervisor.settings import state_home
+from supervisor.statefolder import StateFolder
+from supervisor.views import LeaseView, Released
+
+TIMEOUT_S = 120.0
+"""For one call; longer than any bound of the supervisor on one lease."""
+
+
+class SupervisorClient:
+    """One supervisor's API; synchronous. Close it, or use it as a context manager.
+
+    Every call raises the typed errors of :mod:`shared.errors`; ``supervisor_unavailable`` when nothing answers.
+    """
+
+    def __init__(self, url: str, admin_token: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        self.url = url
+        self._http = httpx.Client(
+            base_url=url,
+            headers={"authorization": f"Bearer {admin_token}"},
+            timeout=timeout_s,
+            trust_env=False,
+        )
+
+    @classmethod
+    def from_home(cls, home: Path | None = None) -> SupervisorClient:
+        """The supervisor of a state folder (default: this user's). Raises WorkerError ``supervisor_unavailable``."""
+        folder = StateFolder(home or state_home(os.environ))
+        return cls(folder.require_address().url, folder.read_token())
+
+    def __enter__(self) -> SupervisorClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; leases go on."""
+        self._http.close()
+
+    def consumer_manifest(self) -> ConsumerManifest:
+        """The manifest of a consumer that fits what this supervisor publishes."""
+        return parse_consumer_manifest(self._call("GET", "/v1/consumer-manifest"))
+
+    def ensure_endpoint(
+        self,
+        request: InferenceRequest | dict[str, Any],
+        consumer_manifest: ConsumerManifest | dict[str, Any] | None = None,
+        context: ExecutionContext | dict[str, Any] | None = None,
+        *,
+        lease: LeaseOptions | dict[str, Any] | None = None,
+        idempotency_key: str | None = None,
+    ) -> tuple[EndpointDescriptor, CompatibilityResult]:
+        """Lease one endpoint. Raises Incompatible, RequestError, ProviderError or WorkerError."""
+        body: dict[str, Any] = {"request": parse_request(request)}
+        if consumer_manifest is not None:
+            body["consumer_manifest"] = parse_consumer_manifest(consumer_manifest)
+        if context is not None:
+            body["context"] = parse_context(context)
+        if lease is not None:
+            body["lease"] = parse_lease_options(lease)
+        headers = {"idempotency-key": idempotency_key} if idempotency_key is not None else {}
+        answer = self._call("POST", "/v1/endpoints", body, headers)
+        return (
+            parse(answer["endpoint"], EndpointDescriptor, code="invalid_request", noun="endpoint"),
+            parse(answer["compatibility"], CompatibilityResult, code="invalid_request", noun="compatibility"),
+        )
+
+    def release_endpoint(self, lease_ref: str | EndpointDescriptor) -> Released:
+        """End a lease and everything it started; returns the proof. Idempotent. Raises SurvivorsError."""
+        return msgspec.convert(self._call("DELETE", f"/v1/endpoints/{_ref(lease_ref)}"), Released)
+
+    def renew_endpoint(self, lease_ref: str | EndpointDescriptor, ttl_s: float) -> LeaseView:
+        """Let a lease live for ``ttl_s`` seconds from now. Raises RequestError ``not_found``."""
+        answer = self._call("POST", f"/v1/endpoints/{_ref(lease_ref)}/renew", {"ttl_s": ttl_s})
+        return msgspec.convert(answer, LeaseView)
+
+    def endpoint(self, lease_ref: str | EndpointDescriptor) -> LeaseView:
+        """One lease. Raises RequestError ``not_found``."""
+        return msgspec.convert(self._call("GET", f"/v1/endpoints/{_ref(lease_ref)}"), LeaseView)
+
+    def endpoints(self) -> list[LeaseView]:
+        """Every lease the supervisor remembers."""
+        return msgspec.convert(self._call("GET", "/v1/endpoints")["endpoints"], list[LeaseView])
+
+    def providers(self) -> list[dict[str, Any]]:
+        """Every provider: publication, and what is installed of it."""
+        answer: list[dict[str, Any]] = self._call("GET", "/v1/providers")["providers"]
+        return answer
+
+    def _call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+        content = None if body is None else msgspec.json.encode(body)
+        try:
+            answer = self._http.request(
+                method, path, content=content, headers={"content-type": "application/json", **(headers or {})}
+            )
+        except httpx.HTTPError as error:
+            raise WorkerError(
+                "supervisor_unavailable", f"cannot reach the supervisor at {self.url}: {error or type(error).__name__}"
+            ) from error
+        try:
+            decoded = msgspec.json.decode(answer.content)
+        except msgspec.DecodeError:
+            decoded = None
+        if answer.is_success and decoded is not None:
+            return decoded
+        raise from_envelope(decoded, answer.status_code)
+
+
+def _ref(lease_ref: str | EndpointDescriptor) -> str:
+    ref = lease_ref if isinstance(lease_ref, str) else lease_ref.lease_ref
+    return str(httpx.URL(path=ref).raw_path, "ascii").replace("/", "%2F")

@@ -1,0 +1,61 @@
+"""Idempotency keys: a repeated ensure gives the same lease, and its token, without the token having been kept.
+
+The token of such a lease is derived from the key, the request and a counter, under a secret that lives only in this
+process. Keys are forgotten in the order of their last use.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from shared import tokens
+from shared.errors import RequestError
+from supervisor.decision import Decision
+
+KEYS_KEPT = 1000
+
+
+class Entry(msgspec.Struct, kw_only=True, eq=False):
+    """What one key stands for."""
+
+    key: str
+    fingerprint: str
+    lock: asyncio.Lock
+    lease_ref: str | None = None
+    generation: int = 0
+
+    def token(self, keys: IdempotencyKeys) -> str:
+        """The token of the current lease."""
+        return tokens.derive(keys.secret, self.key, self.fingerprint, str(self.generation))
+
+    def next_token(self, keys: IdempotencyKeys) -> str:
+        """The token of a new lease under this key; the one before is not valid for it."""
+        self.generation += 1
+        return self.token(keys)
+
+
+class IdempotencyKeys:
+    """The keys of one supervisor."""
+
+    def __init__(self) -> None:
+        self.secret = tokens.new_secret()
+        self._entries: OrderedDict[str, Entry] = OrderedDict()
+
+    @contextlib.asynccontextmanager
+    async def exclusive(self, key: str, decision: Decision) -> AsyncIterator[Entry]:
+        """The key's entry, one caller at a time. Raises RequestError ``idempotency_key_reused``."""
+        fingerprint = decision.fingerprint()
+        entry = self._entries.get(key) or Entry(key=key, fingerprint=fingerprint, lock=asyncio.Lock())
+        if entry.fingerprint != fingerprint:
+            raise RequestError("idempotency_key_reused", "cannot lease: this Idempotency-Key was used with another request")
+        self._entries[key] = entry
+        self._entries.move_to_end(key)
+        while len(self._entries) > KEYS_KEPT:
+            self._entries.popitem(last=False)
+        async with entry.lock:
+            yield entry

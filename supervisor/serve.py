@@ -1,0 +1,148 @@
+"""Running a supervisor: one gunicorn arbiter with one ASGI worker on a loopback socket, on a locked state folder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from falcon.asgi import App
+from gunicorn.app.base import BaseApplication
+
+from shared.errors import RequestError, WorkerError
+from shared.loopback import is_loopback_address
+from supervisor.api import create_app
+from supervisor.commandlines import CommandLines
+from supervisor.service import Service
+from supervisor.settings import Settings
+from supervisor.statefolder import Address, StateFolder
+
+GRACEFUL_S = 60
+"""gunicorn's patience with a supervisor that ends all its leases."""
+HEARTBEAT_TIMEOUT_S = 60
+FLUSH_S = 0.05
+_log = logging.getLogger("asm_endpoint.supervisor")
+
+
+def serve(settings: Settings, listener: socket.socket, *, until_stdin_closes: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT; does not return. Raises WorkerError ``already_running`` at once."""
+    folder = StateFolder(settings.home)
+    lock = folder.lock()
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    host, port = listener.getsockname()[:2]
+    address = Address(url=f"http://{f'[{host}]' if ':' in host else host}:{port}", pid=os.getpid())
+    try:
+        SupervisorServer(settings, folder, listener, address, until_stdin_closes).run()
+    finally:
+        os.close(lock)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket on a loopback address. Raises RequestError or WorkerError."""
+    if not is_loopback_address(host):
+        raise RequestError("invalid_request", f"cannot listen on {host}: only loopback addresses are allowed")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise WorkerError("already_running", f"cannot listen on {host}:{port}: {error.strerror}") from error
+
+
+class SupervisorServer(BaseApplication):
+    """The gunicorn application of the supervisor."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: StateFolder,
+        listener: socket.socket,
+        address: Address,
+        until_stdin_closes: bool,
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._listener = listener
+        self._address = address
+        self._until_stdin_closes = until_stdin_closes
+        super().__init__()
+
+    def load_config(self) -> None:
+        """gunicorn's settings; its control socket stays off, because any process of the user could use it."""
+        settings = {
+            "bind": f"fd://{self._listener.fileno()}",
+            "workers": 1,
+            "worker_class": "asgi",
+            "asgi_loop": "asyncio",
+            "asgi_lifespan": "on",
+            "asgi_disconnect_grace_period": 0,
+            "control_socket_disable": True,
+            "forwarded_allow_ips": "",
+            "user": os.geteuid(),
+            "group": os.getegid(),
+            "timeout": HEARTBEAT_TIMEOUT_S,
+            "graceful_timeout": GRACEFUL_S,
+            "loglevel": "warning",
+            "proc_name": "asm-endpoint supervisor",
+            "on_exit": lambda _: self._folder.remove_address(),
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> App:
+        """Build the application, in the worker process."""
+        service = Service(self._settings, CommandLines(dict(os.environ), Path.home()))
+        lifespan = Lifespan(service, self._folder, self._address, self._until_stdin_closes)
+        return create_app(service, self._folder.admin_token(), lifespan)
+
+
+class Lifespan:
+    """Falcon lifespan middleware: starts the service, ends it on SIGTERM, SIGINT, or when our starter is gone."""
+
+    def __init__(self, service: Service, folder: StateFolder, address: Address, until_stdin_closes: bool) -> None:
+        self._service = service
+        self._folder = folder
+        self._address = address
+        self._until_stdin_closes = until_stdin_closes
+        self._ending: asyncio.Task[None] | None = None
+
+    async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        """Start the zygote, then say where we are."""
+        loop = asyncio.get_running_loop()
+        await self._service.start()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            loop.add_signal_handler(number, self._begin_end)
+        if self._until_stdin_closes:
+            loop.add_reader(sys.stdin.fileno(), self._on_stdin)
+        self._folder.write_address(self._address)
+        _log.info("supervisor ready at %s, state in %s", self._address.url, self._folder.path)
+
+    async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
+        """The arbiter has gone: end all the same."""
+        await self._service.shut_down()
+        self._folder.remove_address()
+
+    def _on_stdin(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(sys.stdin.fileno(), 4096):
+                asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+                os.kill(os.getppid(), signal.SIGTERM)
+
+    def _begin_end(self) -> None:
+        if self._ending is None:
+            self._ending = asyncio.ensure_future(self._end())
+
+    async def _end(self) -> None:
+        await self._service.shut_down()
+        await asyncio.sleep(FLUSH_S)
+        _log.info("supervisor ended")
+        logging.shutdown()
+        os._exit(0)

@@ -1,0 +1,299 @@
+"""The supervisor's one orchestrator: ensure, renew, release, list, shut down.
+
+It reads top to bottom: decide, find the command line, admit, launch, wait until healthy, describe. The automaton and
+the table decide; launcher, stopping and command lines do; none of them calls another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import socket
+import time
+from typing import Any
+
+import msgspec
+
+from shared import provider, tokens
+from shared.contracts import (
+    CompatibilityResult,
+    ConsumerManifest,
+    EndpointDescriptor,
+    ExecutionContext,
+    InferenceRequest,
+    LeaseOptions,
+)
+from shared.errors import EndpointError, Incompatible, RequestError, SurvivorsError, WorkerError
+from shared.launch import Exited
+from supervisor import monitor, preparation, publication, stopping
+from supervisor.commandlines import CommandLine, CommandLines
+from supervisor.compatibility import decide, merge_authority_refs, resolve_model, resolve_provider
+from supervisor.decision import Decision
+from supervisor.descriptor import describe_endpoint
+from supervisor.idempotency import IdempotencyKeys
+from supervisor.launcher import Launcher
+from supervisor.lease import Cause, Happening, State, Step
+from supervisor.publication import derive_backend_manifest, derive_publication
+from supervisor.readiness import ReadinessProbe
+from supervisor.settings import Settings
+from supervisor.table import LeaseRecord, LeaseTable
+from supervisor.views import LeaseView, Released, ReleaseProof, view
+
+FULL_RETRY_AFTER_S = 5.0
+_log = logging.getLogger("asm_endpoint.service")
+
+
+class Ensured(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to ensure."""
+
+    endpoint: EndpointDescriptor
+    compatibility: CompatibilityResult
+
+
+class Service:
+    """Owns the lease table of one supervisor. Everything runs on one event loop."""
+
+    def __init__(self, settings: Settings, command_lines: CommandLines) -> None:
+        self._settings = settings
+        self._command_lines = command_lines
+        self._table = LeaseTable()
+        self._launcher = Launcher(self._on_exit, self._on_lost)
+        self._monitor = monitor.Monitor(self._table, self._begin_end, settings.monitor_period_s)
+        self._exits: dict[str, asyncio.Future[Exited]] = {}
+        self._endings: dict[str, asyncio.Task[ReleaseProof]] = {}
+        self._keys = IdempotencyKeys()
+        self._readiness = ReadinessProbe(settings.boot_timeout_s)
+        self._watching: asyncio.Task[None] | None = None
+        self._is_shutting_down = False
+        self._is_zygote_lost = False
+
+    async def start(self) -> None:
+        """Start the zygote and the monitor. Raises WorkerError ``boot_failed``."""
+        home = self._settings.home
+        ready = await self._launcher.start(
+            home / "zygote.sock", home / "zygote.log", self._settings.zygote_timeout_s
+        )
+        _log.info("zygote %s ready, PID namespaces %s", ready.pid, "on" if ready.namespaces else "not permitted")
+        self._watching = asyncio.create_task(self._monitor.run())
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether leases can be made."""
+        return not self._is_shutting_down and not self._is_zygote_lost
+
+    def consumer_manifest(self) -> ConsumerManifest:
+        """The manifest of a consumer that fits what is published here."""
+        return publication.consumer_manifest(self._settings.management_modes)
+
+    async def providers(self) -> list[dict[str, Any]]:
+        """Every provider with its publication and what is installed of it."""
+        return [await self._command_lines.describe(name) for name in provider.names()]
+
+    async def ensure(
+        self,
+        request: InferenceRequest,
+        manifest: ConsumerManifest,
+        context: ExecutionContext,
+        options: LeaseOptions,
+        idempotency_key: str | None = None,
+    ) -> Ensured:
+        """Lease one endpoint; the same one again for the same ``idempotency_key``, while it lives.
+
+        Raises RequestError, Incompatible, ProviderError or WorkerError; then nothing is left of it.
+        """
+        decision = self._decide(request, manifest, context, options)
+        if not decision.chosen.is_ready:
+            raise provider.not_ready(decision.chosen)
+        if idempotency_key is None:
+            return await self._lease(decision, tokens.mint())
+        async with self._keys.exclusive(idempotency_key, decision) as entry:
+            record = self._table.get(entry.lease_ref) if entry.lease_ref else None
+            if record is not None and record.state is State.READY:
+                return self._describe(record, decision, entry.token(self._keys))
+            ensured = await self._lease(decision, entry.next_token(self._keys))
+            entry.lease_ref = ensured.endpoint.lease_ref
+            return ensured
+
+    async def _lease(self, decision: Decision, token: str) -> Ensured:
+        command_line = await self._command_lines.find(decision.chosen)
+        with preparation.listen() as listener:
+            record = self._admit(decision, listener.getsockname()[1])
+            try:
+                await self._launch(record, decision, command_line, token, listener)
+                listener.close()
+                await self._readiness.wait(record, token)
+            except BaseException as error:
+                await asyncio.shield(self._begin_end(record, Cause.BOOT_FAILED))
+                if isinstance(error, EndpointError | asyncio.CancelledError):
+                    raise
+                raise WorkerError("boot_failed", f"cannot boot the worker: {error}") from error
+        self._apply(record, Step.BOOTED)
+        if record.state is not State.READY:
+            raise WorkerError("lease_closed", f"cannot lease: the lease ended while it started ({record.cause})")
+        return self._describe(record, decision, token)
+
+    def _describe(self, record: LeaseRecord, decision: Decision, token: str) -> Ensured:
+        endpoint = describe_endpoint(
+            record,
+            token=token,
+            publication=decision.publication,
+            compatibility=decision.compatibility,
+            backend=derive_backend_manifest(decision.publication, self._settings.management_modes),
+            authority_refs=merge_authority_refs(decision.context, decision.request),
+            boundary_ref=decision.context.boundary_ref,
+        )
+        return Ensured(endpoint=endpoint, compatibility=decision.compatibility)
+
+    async def release(self, lease_ref: str) -> Released:
+        """End a lease and wait for the proof. Unknown and already released ones are fine.
+
+        Raises SurvivorsError when processes outlived SIGKILL.
+        """
+        record = self._table.get(lease_ref)
+        if record is None:
+            return Released(released=True)
+        proof = await asyncio.shield(self._begin_end(record, Cause.RELEASED))
+        if proof.survivors:
+            raise SurvivorsError(proof)
+        return Released(released=True, proof=proof)
+
+    def renew(self, lease_ref: str, ttl_s: float) -> LeaseView:
+        """Let a lease live for ``ttl_s`` from now. Raises RequestError ``not_found`` for one that is not live."""
+        record = self._require(lease_ref)
+        if not record.is_live:
+            raise RequestError("not_found", f"cannot renew lease {lease_ref}: it is {record.state}")
+        record.expires_at = time.monotonic() + ttl_s
+        return view(record, self._settings.heartbeat_max_age_s)
+
+    def show(self, lease_ref: str) -> LeaseView:
+        """One lease. Raises RequestError ``not_found``."""
+        record = self._require(lease_ref)
+        monitor.observe([record] if record.state is not State.CLOSED else [])
+        return view(record, self._settings.heartbeat_max_age_s)
+
+    def show_all(self) -> list[LeaseView]:
+        """Every lease that is known, closed ones too."""
+        monitor.observe(self._table.unfinished())
+        return [view(record, self._settings.heartbeat_max_age_s) for record in self._table]
+
+    async def shut_down(self) -> None:
+        """End every lease, then the zygote. Refuses new leases from now on."""
+        self._is_shutting_down = True
+        endings = [self._begin_end(record, Cause.SHUTDOWN) for record in self._table.unfinished()]
+        await asyncio.gather(*endings, return_exceptions=True)
+        if self._watching:
+            self._watching.cancel()
+        await self._launcher.close(self._settings.exit_wait_s)
+        await self._readiness.close()
+
+    def _decide(
+        self,
+        request: InferenceRequest,
+        manifest: ConsumerManifest,
+        context: ExecutionContext,
+        options: LeaseOptions,
+    ) -> Decision:
+        chosen = provider.load(resolve_provider(request))
+        model = resolve_model(request)
+        published = derive_publication(chosen)
+        backend = derive_backend_manifest(published, self._settings.management_modes)
+        compatibility = decide(request, manifest, backend, published)
+        if not compatibility.compatible:
+            raise Incompatible(compatibility)
+        return Decision(
+            chosen=chosen,
+            model=model,
+            publication=published,
+            compatibility=compatibility,
+            request=request,
+            manifest=manifest,
+            context=context,
+            options=options,
+            owner=preparation.owner(options.owner_pid),
+        )
+
+    def _admit(self, decision: Decision, port: int) -> LeaseRecord:
+        if not self.is_healthy:
+            raise WorkerError("shutting_down", "cannot lease: the supervisor is ending")
+        if len(self._table.unfinished()) >= self._settings.max_leases:
+            raise WorkerError(
+                "at_capacity",
+                f"cannot lease: {self._settings.max_leases} leases are open",
+                retry_after_s=FULL_RETRY_AFTER_S,
+            )
+        record = preparation.new_record(decision, self._settings.home, port)
+        self._table.add(record)
+        self._exits[record.lease_ref] = asyncio.get_running_loop().create_future()
+        return record
+
+    async def _launch(
+        self,
+        record: LeaseRecord,
+        decision: Decision,
+        command_line: CommandLine,
+        token: str,
+        listener: socket.socket,
+    ) -> None:
+        user_home = str(self._command_lines.user_home)
+        spec = preparation.launch_spec(record, decision, command_line, token, user_home, self._settings)
+        record.metadata = preparation.metadata(record, decision, command_line)
+        preparation.make_folders(record)
+        variables = self._command_lines.variables(decision.chosen)
+        with preparation.memory_files(variables, record) as (variables_fd, scoreboard_fd):
+            launched = await self._launcher.launch(spec, (listener.fileno(), variables_fd, scoreboard_fd))
+        record.leader_pid, record.isolation = launched.pid, launched.isolation
+        record.pid_namespace = launched.pid_namespace
+        record.metadata["isolation"] = launched.isolation
+
+    def _require(self, lease_ref: str) -> LeaseRecord:
+        record = self._table.get(lease_ref)
+        if record is None:
+            raise RequestError("not_found", f"cannot find lease {lease_ref}")
+        return record
+
+    def _apply(self, record: LeaseRecord, happening: Happening) -> bool:
+        before = record.state
+        stops = self._table.apply(record, happening)
+        if record.state is not before:
+            _log.info("lease %s: %s -> %s (%s)", record.lease_ref, before, record.state, happening)
+        return stops
+
+    def _begin_end(self, record: LeaseRecord, cause: Cause) -> asyncio.Task[ReleaseProof]:
+        """Apply the cause; the one caller that crosses into STOPPING starts the stop, all share its proof."""
+        if self._apply(record, cause):
+            self._endings[record.lease_ref] = asyncio.create_task(self._end(record))
+        return self._endings[record.lease_ref]
+
+    async def _end(self, record: LeaseRecord) -> ReleaseProof:
+        exited = self._exits[record.lease_ref]
+        proof = await stopping.stop_family(record, self._launcher, exited, self._settings)
+        self._apply(record, Step.SURVIVED if proof.survivors else Step.EMPTIED)
+        self._exits.pop(record.lease_ref)
+        if proof.survivors:
+            _log.error("lease %s: %d processes survived", record.lease_ref, len(proof.survivors))
+        else:
+            record.processes = ()
+            await asyncio.to_thread(shutil.rmtree, record.lease_dir, ignore_errors=True)
+        return proof
+
+    def _on_exit(self, message: Exited) -> None:
+        exited = self._exits.get(message.lease_ref)
+        record = self._table.get(message.lease_ref)
+        if exited is None or record is None or exited.done():
+            return
+        exited.set_result(message)
+        if not message.stopping:
+            _log.error("lease %s: family ended by itself (%s)", record.lease_ref, message.status)
+            self._begin_end(record, Cause.CRASHED)
+
+    def _on_lost(self) -> None:
+        """The zygote is gone, and by the kernel's hand every family with it."""
+        self._is_zygote_lost = True
+        for record in self._table.unfinished():
+            exited = self._exits.get(record.lease_ref)
+            if exited is not None and not exited.done():
+                exited.set_result(
+                    Exited(lease_ref=record.lease_ref, pid=0, status="zygote lost", stopping=False, killed=True)
+                )
+            self._begin_end(record, Cause.LOST)

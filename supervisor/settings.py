@@ -1,0 +1,49 @@
+"""Everything about a supervisor that can be set, with its default and unit, and where its state lives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from shared.launch import TurnLimits
+
+HOME_VARIABLE = "ASM_ENDPOINT_HOME"
+DEFAULT_HOST = "127.0.0.1"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """One supervisor's settings. All waits are bounded by one of these."""
+
+    home: Path
+    """State folder: supervisor.json, admin.token, zygote.sock, leases/."""
+    management_modes: tuple[str, ...] = ("jido_managed",)
+    namespaces: bool = True
+    """Use PID namespaces where the kernel allows it."""
+    limits: TurnLimits = TurnLimits()
+    max_leases: int = 256
+    queue_limit: int = 16
+    """Turns that may wait per lease."""
+    drain_s: float = 2.0
+    """For running turns to finish when a lease ends."""
+    kill_margin_s: float = 3.0
+    """From the end of the drain to SIGKILL of the family."""
+    exit_wait_s: float = 10.0
+    """From SIGKILL to giving up and telling of survivors."""
+    boot_timeout_s: float = 30.0
+    """From the launch of a family to its first healthy answer."""
+    zygote_timeout_s: float = 30.0
+    """From starting the zygote to its Ready."""
+    monitor_period_s: float = 1.0
+    heartbeat_max_age_s: float = 5.0
+    """An older heartbeat makes a lease degraded."""
+
+
+def state_home(environ: Mapping[str, str]) -> Path:
+    """``$ASM_ENDPOINT_HOME``, else ``asm-endpoint`` in the XDG state folder."""
+    if named := environ.get(HOME_VARIABLE):
+        return Path(named).expanduser().absolute()
+    base = environ.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
+    return Path(base) / "asm-endpoint"

@@ -1,0 +1,102 @@
+"""The state folder on disk: who owns it, how to reach its supervisor, and the admin token. All of it 0700 / 0600."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+import msgspec
+
+from shared import tokens
+from shared.errors import WorkerError
+
+LOCK_NAME = "supervisor.lock"
+ADDRESS_NAME = "supervisor.json"
+TOKEN_NAME = "admin.token"
+ZYGOTE_SOCKET_NAME = "zygote.sock"
+LEASES_NAME = "leases"
+
+
+class Address(msgspec.Struct, frozen=True):
+    """The content of supervisor.json."""
+
+    url: str
+    pid: int
+
+
+class StateFolder:
+    """One state folder. Opening it creates it; :meth:`lock` makes this process its only supervisor."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (path / LEASES_NAME).mkdir(mode=0o700, exist_ok=True)
+
+    def lock(self) -> int:
+        """Hold the folder until the returned descriptor is closed. Raises WorkerError ``already_running``."""
+        fd = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(fd)
+            address = self.read_address()
+            where = f" at {address.url} (pid {address.pid})" if address else ""
+            raise WorkerError(
+                "already_running", f"cannot serve from {self.path}: a supervisor{where} already does"
+            ) from None
+        return fd
+
+    def admin_token(self) -> str:
+        """The admin token; made at the first call, afterwards the same."""
+        path = self.path / TOKEN_NAME
+        with contextlib.suppress(FileNotFoundError):
+            if token := path.read_text(encoding="ascii").strip():
+                os.chmod(path, 0o600)
+                return token
+        token = tokens.mint()
+        self._replace(TOKEN_NAME, token.encode() + b"\n")
+        return token
+
+    def read_token(self) -> str:
+        """The admin token of a running supervisor. Raises WorkerError ``supervisor_unavailable``."""
+        try:
+            return (self.path / TOKEN_NAME).read_text(encoding="ascii").strip()
+        except OSError as error:
+            raise self._unavailable() from error
+
+    def write_address(self, address: Address) -> None:
+        """Say where the supervisor is; only when it is ready."""
+        self._replace(ADDRESS_NAME, msgspec.json.encode(address) + b"\n")
+
+    def remove_address(self) -> None:
+        """Say that there is none any more."""
+        (self.path / ADDRESS_NAME).unlink(missing_ok=True)
+
+    def read_address(self) -> Address | None:
+        """Where the supervisor is, or None."""
+        try:
+            return msgspec.json.decode((self.path / ADDRESS_NAME).read_bytes(), type=Address)
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def require_address(self) -> Address:
+        """Where the supervisor is. Raises WorkerError ``supervisor_unavailable``."""
+        if address := self.read_address():
+            return address
+        raise self._unavailable()
+
+    def _unavailable(self) -> WorkerError:
+        return WorkerError(
+            "supervisor_unavailable", f"cannot find a supervisor in {self.path}; start one with `asm-endpoint serve`"
+        )
+
+    def _replace(self, name: str, content: bytes) -> None:
+        new = self.path / f".{name}.{os.getpid()}"
+        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            os.write(fd, content)
+        finally:
+            os.close(fd)
+        os.replace(new, self.path / name)

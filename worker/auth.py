@@ -1,0 +1,46 @@
+"""Who may speak to a worker: loopback Hosts only, and holders of the lease's token, until it is revoked.
+
+A foreign Host header means a web page has rebound its own name to 127.0.0.1. An unknown lease and a wrong token get
+the same answer, so neither can be probed for. After :meth:`Gate.close` every token is wrong.
+"""
+
+from __future__ import annotations
+
+from falcon.asgi import Request, Response
+
+from shared import tokens
+from shared.errors import RequestError
+from shared.loopback import is_loopback_host
+
+
+class Gate:
+    """The lease's token check; closed once, for good."""
+
+    def __init__(self, lease_ref: str, token_sha256: str) -> None:
+        self._prefix = f"/leases/{lease_ref}/"
+        self._token_sha256 = token_sha256
+        self.is_closed = False
+
+    def close(self) -> None:
+        """Revoke the token."""
+        self.is_closed = True
+
+    def admits(self, path: str, authorization: str | None) -> bool:
+        """Whether the path is this lease's and the header holds its token."""
+        token = tokens.bearer_token(authorization)
+        is_right = token is not None and tokens.matches(token, self._token_sha256)
+        return is_right and path.startswith(self._prefix) and not self.is_closed
+
+
+class Admission:
+    """Falcon middleware that lets only admitted requests through."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        """Raises RequestError ``misdirected_host`` or ``unauthorized``."""
+        if not is_loopback_host(req.get_header("host")):
+            raise RequestError("misdirected_host", "cannot serve this Host: only loopback names are served here")
+        if not self._gate.admits(req.path, req.get_header("authorization")):
+            raise RequestError("unauthorized", "unauthorized")

@@ -1,0 +1,140 @@
+"""The first process of a worker family, from the fork to the running server.
+
+It cuts every tie to the zygote: own session, own log, empty environment, only its three descriptors, and death
+with the zygote. Below it is gunicorn's worker process, and below that the command lines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import json
+import logging
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+
+from falcon.asgi import App
+
+from shared import provider
+from shared.launch import LAUNCH_FDS, LaunchSpec
+from shared.provider import CommandInputs
+from shared.scoreboard import Scoreboard
+from worker import isolation
+from worker.app import create_app
+from worker.auth import Gate
+from worker.capacity import Capacity
+from worker.lifecycle import Lifecycle
+from worker.pool import Pool
+from worker.server import LeaseServer
+from worker.session import Session, process_starter
+
+FIRST_FD = 3
+HIGH_FD = 512
+"""Descriptors are parked up here while the low numbers are freed."""
+LISTENER_FD, VARIABLES_FD, SCOREBOARD_FD = range(FIRST_FD, FIRST_FD + len(LAUNCH_FDS))
+ENVIRONMENT = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+MAX_VARIABLES_BYTES = 1024 * 1024
+KILL_ROUNDS = 20
+
+
+def run(spec: LaunchSpec, fds: list[int], lifeline: int, has_namespace: bool) -> None:
+    """Become the family's leader and serve until the end. Called in the forked child; never returns normally."""
+    os.setsid()
+    isolation.die_with_parent()
+    if select.select([lifeline], [], [], 0)[0]:
+        return
+    if not has_namespace:
+        isolation.adopt_orphans()
+    _reset_signals()
+    _keep_only(fds)
+    os.environ.clear()
+    os.environ.update(ENVIRONMENT)
+    os.umask(0o077)
+    _open_log(Path(spec.lease_dir) / "worker.log")
+    os.chdir(Path(spec.lease_dir) / "workspace")
+    kill_strays = _kill_namespace if has_namespace else kill_descendants
+    load = functools.partial(_load, spec, None if has_namespace else isolation.die_with_parent)
+    LeaseServer(spec, LISTENER_FD, load, kill_strays).run()
+
+
+def _load(spec: LaunchSpec, before_exec: object) -> App:
+    """The lease's application, built in gunicorn's worker process."""
+    chosen = provider.load(spec.provider)
+    inputs = CommandInputs(
+        executable=spec.executable,
+        model=spec.model,
+        login=spec.login,
+        workspace=f"{spec.lease_dir}/workspace",
+        home=f"{spec.lease_dir}/home",
+        user_home=spec.user_home,
+        variables=json.loads(os.pread(VARIABLES_FD, MAX_VARIABLES_BYTES, 0)),
+    )
+    start = process_starter(chosen, inputs, spec.limits, marker=spec.lease_ref, before_exec=before_exec)  # type: ignore[arg-type]
+    capacity = Capacity(
+        concurrency=spec.concurrency,
+        queue_limit=spec.queue_limit,
+        budget=spec.budget,
+        board=Scoreboard(SCOREBOARD_FD),
+    )
+    session = Session(Pool(start, spec.standby), spec.limits, capacity)
+    gate = Gate(spec.lease_ref, spec.token_sha256)
+    return create_app(spec, session, gate, Lifecycle(spec, session, gate))
+
+
+def _reset_signals() -> None:
+    signal.set_wakeup_fd(-1)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _keep_only(fds: list[int]) -> None:
+    """Close every descriptor but the standard streams and ``fds``, which get the numbers from FIRST_FD on."""
+    parked = [fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH_FD) for fd in fds]
+    for number, fd in enumerate(parked, FIRST_FD):
+        os.dup2(fd, number, inheritable=False)
+    os.closerange(FIRST_FD + len(fds), os.sysconf("SC_OPEN_MAX"))
+
+
+def _open_log(path: Path) -> None:
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(null)
+    os.close(log)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+    )
+
+
+def _kill_namespace() -> None:
+    """From PID 1 of a PID namespace: SIGKILL to everything else in it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+
+
+def kill_descendants(keep: frozenset[int] = frozenset()) -> None:
+    """SIGKILL to everything below us until nothing new turns up, but not to ``keep`` and what is below them.
+
+    Complete because we adopt orphans: whatever loses its parent while we kill comes to us.
+    """
+    from shared import processes
+
+    for _ in range(KILL_ROUNDS):
+        rows = processes.table()
+        kept = {pid: [] for pid in keep}
+        children = processes.children_by_parent({pid: row for pid, row in rows.items() if pid not in keep}) | kept
+        below = processes.family(os.getpid(), rows, children)[1:]
+        running = [row.id.pid for row in below if not row.is_zombie]
+        if not running:
+            return
+        for pid in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

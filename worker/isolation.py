@@ -1,0 +1,82 @@
+"""What the kernel is asked for so that a family stays together and dies together. Linux only.
+
+``prctl(2)`` and ``unshare(2)`` by ctypes: Python 3.11 has no bindings. The parent-death signal is cleared by a
+change of user and fires when the parent *thread* ends, so the callers run in main threads and set it last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from collections.abc import Iterator
+
+PR_SET_PDEATHSIG = 1
+PR_SET_CHILD_SUBREAPER = 36
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent() -> None:
+    """Have the kernel SIGKILL this process when its parent dies."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent dies."""
+    _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def enter_user_namespace() -> None:
+    """Without root: a user namespace of our own, same uid and gid, in which PID namespaces may be made.
+
+    Raises OSError where the kernel does not allow it. Only before any thread is started.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    _check(_libc.unshare(CLONE_NEWUSER), "unshare(CLONE_NEWUSER)")
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{uid} {uid} 1")
+    _write("/proc/self/gid_map", f"{gid} {gid} 1")
+
+
+@contextlib.contextmanager
+def new_pid_namespace_for_children() -> Iterator[None]:
+    """The first process forked inside becomes PID 1 of a new PID namespace; afterwards all is as before.
+
+    The kernel refuses a second ``unshare`` until the caller's children go to its own namespace again, so that
+    one is restored at the end. Raises OSError where the kernel does not allow it.
+    """
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.unshare(CLONE_NEWPID), "unshare(CLONE_NEWPID)")
+        try:
+            yield
+        finally:
+            if os.getpid() != 1:
+                _check(_libc.setns(own, CLONE_NEWPID), "setns(CLONE_NEWPID)")
+    finally:
+        os.close(own)
+
+
+def can_make_pid_namespaces() -> bool:
+    """Whether :func:`new_pid_namespace_for_children` works here; without root a user namespace is entered first."""
+    try:
+        if os.geteuid() != 0:
+            enter_user_namespace()
+        with new_pid_namespace_for_children():
+            return True
+    except OSError:
+        return False
+
+
+def _check(result: int, call: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{call}: {os.strerror(number)}")
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="ascii") as file:
+        file.write(text)

@@ -1,0 +1,287 @@
+"""Running one command-line process: pipes in and out of a sans-IO connection, and a stop ladder that ends it.
+
+The process gets its own session, a pipe for each standard stream, and exactly the environment it is given. Reads
+stop while a caller is behind (backpressure), every wait in the ladder has a bound, and the process is reaped only
+after its whole process group was killed, so its pid cannot name a stranger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable
+
+from shared.errors import ProviderError, WorkerError
+from shared.events import TERMINAL, Event, Failure
+from shared.framing import LineFramer, LineTooLong
+from shared.provider import Command, Connection, Prompt
+
+READ_BYTES = 256 * 1024
+STDERR_TAIL_BYTES = 64 * 1024
+BACKLOG_EVENTS = 20_000
+"""Events a turn may be behind before its process is no longer read."""
+KILL_WAIT_S = 5.0
+"""After SIGKILL; longer means a process the kernel cannot end (uninterruptible)."""
+_turn_ids = itertools.count(1)
+
+
+class Turn:
+    """One turn on one process: the batches of its events, in order, ending with a terminal one."""
+
+    def __init__(self, process: CliProcess) -> None:
+        self.id = f"turn-{next(_turn_ids)}"
+        self.is_over = False
+        self._process = process
+        self._events: list[Event] = []
+        self._arrived = asyncio.Event()
+
+    def deliver(self, event: Event) -> None:
+        """Add one event; wakes the reader."""
+        self._events.append(event)
+        self.is_over = self.is_over or isinstance(event, TERMINAL)
+        self._arrived.set()
+
+    @property
+    def backlog(self) -> int:
+        """How many events wait to be read."""
+        return len(self._events)
+
+    async def next_batch(self) -> list[Event]:
+        """All events that have arrived since the last call; waits for at least one."""
+        await self._arrived.wait()
+        self._arrived.clear()
+        batch, self._events = self._events, []
+        self._process.resume()
+        return batch
+
+    def end(self) -> None:
+        """Leave the turn: interrupt it when it is still running. The process then decides whether it goes on."""
+        self._process.end_turn(self)
+
+
+class CliProcess:
+    """A running command line. Use :meth:`start`; give it back with :meth:`stop`."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], connection: Connection, exit_grace_s: float) -> None:
+        self.pid = popen.pid
+        self.turns_served = 0
+        self.is_retired = False
+        self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self._popen = popen
+        self._connection = connection
+        self._exit_grace_s = exit_grace_s
+        self._framer = LineFramer()
+        self._turns: dict[str, Turn] = {}
+        self._stderr = b""
+        self._outbox: deque[bytes] = deque()
+        self._reading = False
+        self._stdin, self._stdout, self._stderr_pipe = popen.stdin, popen.stdout, popen.stderr
+        assert self._stdin and self._stdout and self._stderr_pipe
+        self._pidfd = os.pidfd_open(popen.pid)
+        for pipe in (self._stdin, self._stdout, self._stderr_pipe):
+            os.set_blocking(pipe.fileno(), False)
+        self._loop.add_reader(self._pidfd, self._on_exit)
+        self._loop.add_reader(self._stderr_pipe.fileno(), self._on_stderr)
+        self.resume()
+        self._write(connection.handshake())
+
+    @classmethod
+    def start(
+        cls,
+        command: Command,
+        connection: Connection,
+        exit_grace_s: float,
+        before_exec: Callable[[], None] | None = None,
+    ) -> CliProcess:
+        """Start the command in its own session. Raises ProviderError ``cli_not_found`` or ``provider_crashed``."""
+        try:
+            popen = subprocess.Popen(
+                command.argv,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=command.env,
+                cwd=command.cwd,
+                start_new_session=True,
+                preexec_fn=before_exec,
+            )
+        except (FileNotFoundError, PermissionError) as error:
+            raise ProviderError("cli_not_found", f"cannot start {command.argv[0]}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            raise ProviderError("provider_crashed", f"cannot start {command.argv[0]}: {error}") from error
+        return cls(popen, connection, exit_grace_s)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can take another turn now."""
+        return (
+            not self.is_retired
+            and not self.exited.done()
+            and len(self._turns) < self._connection.concurrent_turns
+            and self.turns_served < self._connection.turns_before_recycle
+        )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no turn runs on it."""
+        return not self._turns
+
+    def start_turn(self, prompt: Prompt) -> Turn:
+        """Send a prompt; only while :attr:`has_room`."""
+        turn = Turn(self)
+        self._turns[turn.id] = turn
+        self.turns_served += 1
+        self._write(self._connection.start_turn(turn.id, prompt))
+        return turn
+
+    def end_turn(self, turn: Turn) -> None:
+        """Forget a turn; an unfinished one is interrupted, by protocol where there is one, else by SIGTERM."""
+        if self._turns.pop(turn.id, None) is None or turn.is_over or self.exited.done():
+            return
+        interrupt = self._connection.interrupt(turn.id)
+        if interrupt:
+            self._write(interrupt)
+        else:
+            self.is_retired = True
+            self._signal(signal.SIGTERM)
+
+    def abort(self, code: str, message: str) -> None:
+        """Fail the running turns and end the process."""
+        self.is_retired = True
+        for turn in self._turns.values():
+            turn.deliver(Failure(code=code, message=message))
+        self._signal(signal.SIGTERM)
+
+    def resume(self) -> None:
+        """Read stdout again after a pause."""
+        if not self._reading and not self._stdout.closed:
+            self._reading = True
+            self._loop.add_reader(self._stdout.fileno(), self._on_stdout)
+
+    async def stop(self) -> None:
+        """End the process: stdin closed, then SIGTERM, then SIGKILL to its group, each after ``exit_grace_s``.
+
+        Raises WorkerError ``survivors`` when it is still there after SIGKILL and 5 seconds.
+        """
+        self.is_retired = True
+        self._close_stdin()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            if await self._exits_within(self._exit_grace_s):
+                return
+            self._signal(number)
+        if not await self._exits_within(KILL_WAIT_S):
+            raise WorkerError("internal_error", f"cannot stop process {self.pid}: it survived SIGKILL")
+
+    async def _exits_within(self, wait_s: float) -> bool:
+        await asyncio.wait([self.exited], timeout=wait_s)
+        return self.exited.done()
+
+    def _signal(self, number: int) -> None:
+        if self.exited.done():
+            return
+        with contextlib.suppress(ProcessLookupError):
+            if number == signal.SIGKILL:
+                os.killpg(self.pid, number)
+            else:
+                signal.pidfd_send_signal(self._pidfd, number)
+
+    def _write(self, data: bytes) -> None:
+        if data:
+            self._outbox.append(data)
+            self._on_writable()
+
+    def _on_writable(self) -> None:
+        fd = self._stdin.fileno() if not self._stdin.closed else -1
+        try:
+            while self._outbox and fd >= 0:
+                written = os.write(fd, self._outbox[0])
+                if written < len(self._outbox[0]):
+                    self._outbox[0] = self._outbox[0][written:]
+                else:
+                    self._outbox.popleft()
+        except BlockingIOError:
+            self._loop.add_writer(fd, self._on_writable)
+            return
+        except OSError:
+            self._outbox.clear()
+        if fd >= 0:
+            self._loop.remove_writer(fd)
+
+    def _close_stdin(self) -> None:
+        if not self._stdin.closed:
+            self._loop.remove_writer(self._stdin.fileno())
+            self._stdin.close()
+
+    def _on_stdout(self) -> None:
+        try:
+            chunk = os.read(self._stdout.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return
+        if chunk:
+            self._receive(chunk)
+        if not chunk or max((turn.backlog for turn in self._turns.values()), default=0) > BACKLOG_EVENTS:
+            self._pause()
+
+    def _pause(self) -> None:
+        if self._reading:
+            self._reading = False
+            self._loop.remove_reader(self._stdout.fileno())
+
+    def _receive(self, chunk: bytes) -> None:
+        try:
+            lines = self._framer.push(chunk)
+        except LineTooLong as error:
+            self.abort("provider_protocol_error", f"the command line printed too long a line: {error}")
+            return
+        receive, turns = self._connection.receive, self._turns
+        for line in lines:
+            for turn_id, event in receive(line):
+                if turn := turns.get(turn_id):
+                    turn.deliver(event)
+
+    def _on_stderr(self) -> None:
+        try:
+            chunk = os.read(self._stderr_pipe.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return
+        self._stderr = (self._stderr + chunk)[-STDERR_TAIL_BYTES:]
+        if not chunk:
+            self._loop.remove_reader(self._stderr_pipe.fileno())
+
+    def _on_exit(self) -> None:
+        """The process is a zombie: read what is left, kill what it left in its group, reap, end its turns."""
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pause()
+        self._drain()
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        exit_code = self._popen.wait()
+        self._close_pipes()
+        self.exited.set_result(exit_code)
+        self.is_retired = True
+        for turn_id, event in self._connection.closed(exit_code, self._stderr.decode(errors="replace")):
+            if turn := self._turns.get(turn_id):
+                turn.deliver(event)
+
+    def _drain(self) -> None:
+        """What is in the pipes now; a stray that holds them open is not waited for."""
+        with contextlib.suppress(OSError):
+            while chunk := os.read(self._stdout.fileno(), READ_BYTES):
+                self._receive(chunk)
+        with contextlib.suppress(OSError):
+            while chunk := os.read(self._stderr_pipe.fileno(), READ_BYTES):
+                self._stderr = (self._stderr + chunk)[-STDERR_TAIL_BYTES:]
+
+    def _close_pipes(self) -> None:
+        self._close_stdin()
+        self._loop.remove_reader(self._stderr_pipe.fileno())
+        self._stdout.close()
+        self._stderr_pipe.close()

@@ -1,0 +1,82 @@
+"""gunicorn, embedded: one arbiter and one ASGI worker that serve one lease on an inherited listening socket.
+
+Only gunicorn's public application API and server hooks are used. gunicorn starts a crashed worker process again, so
+the descriptor stays valid; before that, everything the dead process left is killed. A family whose worker keeps
+dying ends itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import deque
+from typing import Any
+
+from falcon.asgi import App
+from gunicorn.app.base import BaseApplication
+
+from shared.launch import LaunchSpec
+from worker import isolation
+
+MAX_DEATHS = 3
+DEATHS_WINDOW_S = 60.0
+CRASH_LOOP_EXIT = 70
+"""Exit status of a family whose worker died more than MAX_DEATHS times in DEATHS_WINDOW_S."""
+HEARTBEAT_TIMEOUT_S = 30
+"""gunicorn kills a worker process whose event loop has not moved for so long."""
+STOP_MARGIN_S = 2.0
+"""gunicorn's own patience beyond the lease's drain time."""
+
+
+class LeaseServer(BaseApplication):
+    """The gunicorn application of one family. ``kill_strays`` ends all processes below the arbiter."""
+
+    def __init__(self, spec: LaunchSpec, listener_fd: int, load: Any, kill_strays: Any) -> None:
+        self._spec = spec
+        self._listener_fd = listener_fd
+        self._load = load
+        self._kill_strays = kill_strays
+        self._deaths: deque[float] = deque(maxlen=MAX_DEATHS + 1)
+        super().__init__()
+
+    def load_config(self) -> None:
+        """The settings; user and group explicitly, because gunicorn's defaults are those of its import time."""
+        settings = {
+            "bind": f"fd://{self._listener_fd}",
+            "workers": 1,
+            "worker_class": "asgi",
+            "asgi_loop": "asyncio",
+            "asgi_lifespan": "on",
+            "asgi_disconnect_grace_period": 0,
+            "control_socket_disable": True,
+            "forwarded_allow_ips": "",
+            "user": os.geteuid(),
+            "group": os.getegid(),
+            "timeout": HEARTBEAT_TIMEOUT_S,
+            "graceful_timeout": int(self._spec.drain_s + STOP_MARGIN_S),
+            "loglevel": "warning",
+            "proc_name": f"asm-endpoint {self._spec.lease_ref}",
+            "post_fork": _post_fork,
+            "child_exit": self._child_exit,
+        }
+        for name, value in settings.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> App:
+        """Build the application, in the worker process."""
+        application: App = self._load()
+        return application
+
+    def _child_exit(self, arbiter: Any, worker: Any) -> None:
+        self._kill_strays()
+        self._deaths.append(time.monotonic())
+        if len(self._deaths) > MAX_DEATHS and self._deaths[-1] - self._deaths[0] < DEATHS_WINDOW_S:
+            logging.getLogger("asm_endpoint.worker").error("worker process keeps dying; the lease ends")
+            sys.stderr.flush()
+            os._exit(CRASH_LOOP_EXIT)
+
+
+def _post_fork(arbiter: Any, worker: Any) -> None:
+    isolation.die_with_parent()

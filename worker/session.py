@@ -1,0 +1,223 @@
+"""Completions as ordinary library calls: ``query`` for the whole answer, ``stream`` for its pieces.
+
+A :class:`Session` is one provider pinned to one model, with its pool of command-line processes. The HTTP routes
+are thin over the same two calls, so a library caller and an HTTP client see one projection of one event stream::
+
+    async with open_session("echo", model="any") as session:
+        print((await query(session, "hello")).text)
+        async for piece in stream(session, "hello"):
+            print(piece.content, end="")
+
+This module is the only owner of a turn's time: queueing, start, first output, silence, total.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from shared import locate, provider
+from shared.errors import ProviderError
+from shared.events import Event
+from shared.launch import MARKER_VARIABLE, TurnLimits
+from shared.provider import CommandInputs, Prompt, Provider
+from shared.result import Completion, Projection, Shown
+from worker import isolation
+from worker.capacity import Capacity
+from worker.pool import Pool
+from worker.runner import CliProcess, Turn
+
+DEFAULT_CONCURRENCY = 4
+DEFAULT_QUEUE_LIMIT = 16
+
+
+class Session:
+    """One provider, one model, its processes and its limits. Close it with :meth:`close`."""
+
+    def __init__(self, pool: Pool, limits: TurnLimits, capacity: Capacity) -> None:
+        self.pool = pool
+        self.limits = limits
+        self.capacity = capacity
+
+    async def close(self) -> None:
+        """Stop every process of the session."""
+        await self.pool.close()
+
+
+class TurnStream:
+    """One turn, as an async iterable of text and reasoning pieces; :attr:`completion` holds the outcome after it.
+
+    Leaving it early, by ``break`` in an ``async with`` block or by :meth:`close`, cancels the turn.
+    Iteration raises ProviderError or WorkerError when the turn fails.
+    """
+
+    def __init__(self, session: Session, prompt: Prompt) -> None:
+        self._session = session
+        self._prompt = prompt
+        self._projection = Projection()
+        self._batches: AsyncIterator[list[Shown]] | None = None
+
+    @property
+    def completion(self) -> Completion:
+        """The outcome; final when the iteration has ended without an error."""
+        return self._projection.completion
+
+    async def __aenter__(self) -> TurnStream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def __aiter__(self) -> AsyncIterator[Shown]:
+        async for batch in self.batches():
+            for piece in batch:
+                yield piece
+
+    def batches(self, heartbeat_s: float | None = None) -> AsyncIterator[list[Shown]]:
+        """All pieces that arrived together, together. An empty list says ``heartbeat_s`` passed in silence."""
+        if self._batches is None:
+            self._batches = self._run(heartbeat_s)
+        return self._batches
+
+    async def close(self) -> None:
+        """Cancel the turn if it is still running; safe to call at any time, also twice."""
+        if self._batches is not None:
+            await self._batches.aclose()  # type: ignore[attr-defined]
+
+    async def _run(self, heartbeat_s: float | None) -> AsyncIterator[list[Shown]]:
+        session = self._session
+        async with session.capacity.place(session.limits.queue_s):
+            process = session.pool.checkout()
+            turn = process.start_turn(self._prompt)
+            session.pool.refill()
+            try:
+                async for batch in self._pieces(turn, heartbeat_s):
+                    yield batch
+            finally:
+                turn.end()
+                session.pool.give_back(process)
+
+    async def _pieces(self, turn: Turn, heartbeat_s: float | None) -> AsyncIterator[list[Shown]]:
+        clock = _Clock(self._session.limits)
+        while not self._projection.is_over:
+            events = await clock.wait(turn.next_batch, heartbeat_s)
+            shown = self._projection.show(events)
+            if shown or not events:
+                yield shown
+        self._session.capacity.use(self._projection.completion.usage)
+        if self._projection.error is not None:
+            raise self._projection.error
+
+
+@contextlib.asynccontextmanager
+async def open_session(
+    provider_name: str,
+    *,
+    model: str,
+    concurrency: int = DEFAULT_CONCURRENCY,
+    standby: int = 1,
+    limits: TurnLimits | None = None,
+) -> AsyncIterator[Session]:
+    """A session on this machine's own command line, in a private workspace that is removed at the end.
+
+    Takes executable, login and variables from this process's environment, as a supervisor would. Raises
+    RequestError ``unsupported_provider``, ProviderError ``provider_not_ready``, ``cli_not_found`` or
+    ``not_logged_in``.
+    """
+    chosen = provider.load(provider_name)
+    user_home = Path.home()
+    inputs = {
+        "executable": locate.find_executable(chosen, os.environ, user_home),
+        "login": locate.find_login(chosen, os.environ, user_home),
+        "variables": locate.passed_variables(chosen, os.environ),
+        "user_home": str(user_home),
+    }
+    with tempfile.TemporaryDirectory(prefix="asm-endpoint-session-", ignore_cleanup_errors=True) as folder:
+        for name in ("workspace", "home", "tmp"):
+            (Path(folder) / name).mkdir(mode=0o700)
+        command_inputs = CommandInputs(
+            model=model, workspace=f"{folder}/workspace", home=f"{folder}/home", **inputs
+        )
+        limits = limits or TurnLimits()
+        pool = Pool(process_starter(chosen, command_inputs, limits, before_exec=isolation.die_with_parent), standby)
+        session = Session(pool, limits, Capacity(concurrency=concurrency, queue_limit=DEFAULT_QUEUE_LIMIT))
+        pool.refill()
+        try:
+            yield session
+        finally:
+            await session.close()
+
+
+def process_starter(
+    chosen: Provider,
+    inputs: CommandInputs,
+    limits: TurnLimits,
+    *,
+    marker: str = "",
+    before_exec: Callable[[], None] | None = None,
+) -> Callable[[], CliProcess]:
+    """What a pool needs to start one more process of this provider. Raises ProviderError ``provider_not_ready``."""
+    if chosen.command is None or chosen.connect is None:
+        raise provider.not_ready(chosen)
+    command = chosen.command(inputs)
+    tmp = str(Path(inputs.home).with_name("tmp"))
+    env = {"PATH": os.defpath, "TMPDIR": tmp, **command.env, MARKER_VARIABLE: marker}
+    command = msgspec.structs.replace(command, env=env)
+    connect = chosen.connect
+    return lambda: CliProcess.start(command, connect(), limits.exit_grace_s, before_exec)
+
+
+async def query(session: Session, prompt: Prompt | str) -> Completion:
+    """One turn, answered whole. Cancelling the call cancels the turn.
+
+    Raises ProviderError (the turn failed) or WorkerError (``at_capacity``, ``budget_exhausted``, ``lease_closed``).
+    """
+    async with stream(session, prompt) as turn:
+        async for _ in turn.batches():
+            pass
+        return turn.completion
+
+
+def stream(session: Session, prompt: Prompt | str) -> TurnStream:
+    """One turn, piece by piece; nothing starts before the first piece is asked for. Errors as :func:`query`."""
+    return TurnStream(session, Prompt(text=prompt) if isinstance(prompt, str) else prompt)
+
+
+class _Clock:
+    """The deadlines of one running turn."""
+
+    def __init__(self, limits: TurnLimits) -> None:
+        self._limits = limits
+        self._now = asyncio.get_running_loop().time
+        self._total_at = self._now() + limits.total_s
+        self._silence_at = self._now() + limits.first_output_s
+        self._silence_name = "first_output_s"
+
+    async def wait(self, next_batch: Callable[[], Awaitable[list[Event]]], heartbeat_s: float | None) -> list[Event]:
+        """The next events; [] when ``heartbeat_s`` passed without any. Raises ``provider_timeout``."""
+        deadline = min(self._total_at, self._silence_at)
+        wait_s = deadline - self._now()
+        if heartbeat_s is not None:
+            wait_s = min(wait_s, heartbeat_s)
+        try:
+            async with asyncio.timeout(wait_s):
+                events = await next_batch()
+        except TimeoutError:
+            if self._now() < deadline:
+                return []
+            raise self._exceeded() from None
+        self._silence_at, self._silence_name = self._now() + self._limits.silence_s, "silence_s"
+        return events
+
+    def _exceeded(self) -> ProviderError:
+        name = "total_s" if self._total_at <= self._silence_at else self._silence_name
+        limit_s = getattr(self._limits, name)
+        return ProviderError(
+            "provider_timeout", f"cannot complete: the deadline {name} of {limit_s:g} s has passed", should_retry=False
+        )

@@ -1,0 +1,71 @@
+"""A streamed answer: from a turn's batches to the bytes of the event stream.
+
+The HTTP status is still open while nothing has been sent. It is held until the first piece of the answer, at most
+``STATUS_HOLD_S``, so that a quick refusal (401, 429, 529) is a real status; after that a failure is an error
+object in the stream, without the end mark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from shared.errors import EndpointError, WorkerError
+from shared.openai import HEARTBEAT, ChunkEncoder
+from shared.result import Shown
+from worker.session import TurnStream
+
+STATUS_HOLD_S = 1.0
+"""Longest wait before the headers and the role chunk go out; measured refusals take 0.1 to 0.4 s."""
+
+
+class EventStream:
+    """The response body of one streamed completion. Call :meth:`open` before the status is sent."""
+
+    def __init__(self, turn: TurnStream, encoder: ChunkEncoder, heartbeat_s: float) -> None:
+        self._turn = turn
+        self._encoder = encoder
+        self._batches = turn.batches(heartbeat_s)
+        self._first: asyncio.Task[list[Shown]] | None = None
+
+    async def open(self) -> None:
+        """Start the turn and hold the status. Raises what the turn raises within the hold time."""
+        self._first = asyncio.ensure_future(anext(self._batches))
+        try:
+            await asyncio.wait([self._first], timeout=STATUS_HOLD_S)
+            if self._first.done() and not isinstance(self._first.exception(), StopAsyncIteration):
+                self._first.result()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._encoder.role()
+        try:
+            async for batch in self._all_batches():
+                yield self._encoder.pieces(batch) if batch else HEARTBEAT
+        except EndpointError as error:
+            yield self._encoder.error(error)
+            return
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            yield self._encoder.error(WorkerError("internal_error", "cannot complete: the worker failed"))
+            raise
+        yield self._encoder.end(self._turn.completion)
+
+    async def close(self) -> None:
+        """Cancel the turn; Falcon calls this at the end of every response, also of a cancelled one."""
+        if self._first is not None and not self._first.done():
+            self._first.cancel()
+            await asyncio.wait([self._first])
+        await self._turn.close()
+
+    async def _all_batches(self) -> AsyncIterator[list[Shown]]:
+        assert self._first is not None
+        try:
+            yield await self._first
+        except StopAsyncIteration:
+            return
+        async for batch in self._batches:
+            yield batch

@@ -1,0 +1,228 @@
+"""The zygote: imports everything a worker needs, then forks one worker family per lease. ``python -P -m worker.zygote FD``
+
+FD is a listening AF_UNIX SEQPACKET socket. The zygote accepts one connection, of its own user only, answers
+``Ready``, and from then on follows the messages of :mod:`shared.launch`. It ends when that connection ends or on
+SIGTERM, and kills every family first. It holds no secret: variables for command lines pass through it as a
+descriptor that it never reads.
+
+It is single-threaded and the parent of every family, which makes three things safe: forking, naming a family by
+pid (a pid is free only after we reap it), and dying (each family dies with its parent). It adopts orphans, so a
+process that is neither a family nor below one cannot outlive the next round.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import selectors
+import signal
+import socket
+import struct
+import sys
+import time
+import traceback
+
+import gunicorn.asgi.protocol
+import gunicorn.workers.gasgi
+import msgspec
+
+from shared import launch, provider
+from shared.launch import Exited, Launch, Launched, LaunchFailed, LaunchSpec, Ready, Stop
+from shared.pidns import pid_namespace
+from worker import family, isolation
+
+STRAY_WAIT_S = 5.0
+"""How long the end waits for killed families to be reaped."""
+
+
+class Family(msgspec.Struct, kw_only=True):
+    """A living family: its leader's pid, and how far its end has come."""
+
+    lease_ref: str
+    pid: int
+    has_namespace: bool
+    kill_at: float | None = None
+    """When SIGKILL follows the SIGTERM, on the monotonic clock; None while it is not being stopped."""
+    killed: bool = False
+
+
+class Zygote:
+    """Owns the families; speaks with one supervisor.
+
+    ``lifeline`` is a pipe whose write end only this process holds: a child that sees it closed has lost us before it
+    could ask the kernel to tie their deaths together.
+    """
+
+    def __init__(self, connection: socket.socket, can_isolate: bool, lifeline: tuple[int, int]) -> None:
+        self._connection = connection
+        self._can_isolate = can_isolate
+        self._lifeline = lifeline
+        self._families: dict[int, Family] = {}
+        self._is_ending = False
+        self._wakeup, wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_term)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def run(self) -> None:
+        """Serve until the supervisor leaves or SIGTERM comes; then kill all and wait for it."""
+        self._send(Ready(pid=os.getpid(), namespaces=self._can_isolate))
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._connection, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            while not self._is_ending:
+                for key, _ in selector.select(self._next_deadline_s()):
+                    if key.fileobj is self._connection:
+                        self._on_message()
+                    else:
+                        os.read(self._wakeup, 4096)
+                self._kill_overdue()
+                self._reap()
+        self._end()
+
+    def _on_term(self, *_: object) -> None:
+        self._is_ending = True
+
+    def _on_message(self) -> None:
+        packet, fds, _, _ = socket.recv_fds(
+            self._connection, launch.MAX_MESSAGE_BYTES, len(launch.LAUNCH_FDS), socket.MSG_CMSG_CLOEXEC
+        )
+        try:
+            if not packet:
+                self._is_ending = True
+                return
+            match launch.decode_to_zygote(packet):
+                case Launch(spec=spec):
+                    self._launch(spec, fds)
+                case Stop(lease_ref=lease_ref, kill_after_s=kill_after_s):
+                    self._stop(lease_ref, kill_after_s)
+        finally:
+            for fd in fds:
+                os.close(fd)
+
+    def _launch(self, spec: LaunchSpec, fds: list[int]) -> None:
+        has_namespace = self._can_isolate and spec.namespaces
+        try:
+            with isolation.new_pid_namespace_for_children() if has_namespace else contextlib.nullcontext():
+                pid = os.fork()
+                if pid == 0:
+                    _become_family(spec, fds, self._lifeline, has_namespace)
+        except OSError as error:
+            self._send(LaunchFailed(lease_ref=spec.lease_ref, cause=f"cannot fork a worker family: {error}"))
+            return
+        self._families[pid] = Family(lease_ref=spec.lease_ref, pid=pid, has_namespace=has_namespace)
+        self._send(
+            Launched(
+                lease_ref=spec.lease_ref,
+                pid=pid,
+                isolation="pid_namespace" if has_namespace else "process_group",
+                pid_namespace=pid_namespace(pid) if has_namespace else None,
+            )
+        )
+
+    def _stop(self, lease_ref: str, kill_after_s: float) -> None:
+        for found in self._families.values():
+            if found.lease_ref == lease_ref and found.kill_at is None:
+                found.kill_at = time.monotonic() + kill_after_s
+                os.kill(found.pid, signal.SIGTERM)
+
+    def _next_deadline_s(self) -> float | None:
+        deadlines = [found.kill_at for found in self._families.values() if found.kill_at and not found.killed]
+        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+
+    def _kill_overdue(self) -> None:
+        now = time.monotonic()
+        for found in self._families.values():
+            if found.kill_at is not None and found.kill_at <= now and not found.killed:
+                self._kill(found)
+
+    def _kill(self, found: Family) -> None:
+        found.killed = True
+        os.kill(found.pid, signal.SIGKILL)
+
+    def _reap(self) -> None:
+        """Collect the dead. Without namespaces a dead leader's family has come to us, and is killed here."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if found := self._families.pop(pid, None):
+                if not found.has_namespace:
+                    family.kill_descendants(keep=frozenset(self._families))
+                self._report_exit(found, status)
+
+    def _report_exit(self, found: Family, status: int) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        self._send(
+            Exited(
+                lease_ref=found.lease_ref,
+                pid=found.pid,
+                status=f"exit {code}" if code >= 0 else f"signal {signal.Signals(-code).name}",
+                stopping=found.kill_at is not None,
+                killed=found.killed,
+            )
+        )
+
+    def _send(self, message: launch.FromZygote) -> None:
+        try:
+            self._connection.send(launch.encode(message))
+        except OSError:
+            self._is_ending = True
+
+    def _end(self) -> None:
+        for found in self._families.values():
+            self._kill(found)
+        deadline = time.monotonic() + STRAY_WAIT_S
+        while self._families and time.monotonic() < deadline:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wakeup, 4096)
+            self._reap()
+            time.sleep(0.001)
+
+
+def _become_family(spec: LaunchSpec, fds: list[int], lifeline: tuple[int, int], has_namespace: bool) -> None:
+    """In the forked child: run the family and never come back into the zygote's code."""
+    status = 1
+    try:
+        reader, writer = lifeline
+        os.close(writer)
+        family.run(spec, fds, reader, has_namespace)
+        status = 0
+    except SystemExit as leaving:
+        status = leaving.code if isinstance(leaving.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status & 0xFF)
+
+
+def _peer_uid(connection: socket.socket) -> int:
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", packed)[1]
+    return uid
+
+
+def main(listener_fd: int) -> None:
+    """Preload, accept the supervisor, serve."""
+    for name in provider.names():
+        provider.load(name)
+    listener = socket.socket(fileno=listener_fd)
+    connection, _ = listener.accept()
+    listener.close()
+    if _peer_uid(connection) != os.getuid():
+        raise SystemExit("cannot serve a supervisor of another user")
+    can_isolate = isolation.can_make_pid_namespaces()
+    isolation.adopt_orphans()
+    gc.collect()
+    gc.freeze()
+    Zygote(connection, can_isolate, os.pipe2(os.O_CLOEXEC)).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
