@@ -147,7 +147,15 @@ class SystemLine(msgspec.Struct, tag="system"):
 
 
 class StreamEventLine(msgspec.Struct, tag="stream_event"):
-    event: MessageStart | ContentBlockStart | ContentBlockDelta | ContentBlockStop | MessageDelta | MessageStop | Ping
+    event: (
+        MessageStart
+        | ContentBlockStart
+        | ContentBlockDelta
+        | ContentBlockStop
+        | MessageDelta
+        | MessageStop
+        | Ping
+    )
 
 
 class AssistantLine(msgspec.Struct, tag="assistant"):

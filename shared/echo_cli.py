@@ -18,6 +18,8 @@ on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores
 the working directory, ``[[environ]]`` answer with the environment's names.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -36,7 +38,7 @@ MAX_SLEEP_S = 600.0
 BURST_LINES_PER_WRITE = 200
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Serve turns from stdin until it closes."""
     known = BENIGN | MISBEHAVIOUR if "--misbehave" in argv else BENIGN
     model = argv[argv.index("--model") + 1] if "--model" in argv else "echo"
@@ -49,7 +51,7 @@ def main(argv):
             answer(message["message"]["content"], model, known)
 
 
-def answer(prompt, model, known):
+def answer(prompt: str, model: str, known: set[str]) -> None:
     """One turn: the lines claude would print."""
     markers = {name: value for name, value in MARKER.findall(prompt) if name in known}
     text = MARKER.sub(lambda match: "" if match[1] in known else match[0], prompt)
@@ -77,32 +79,33 @@ def answer(prompt, model, known):
     finish(markers, text, usage)
 
 
-def finish(markers, text, usage):
+def finish(markers: dict[str, str], text: str, usage: dict[str, int]) -> None:
     """The terminal record."""
-    outcome = {"is_error": False, "result": text}
+    outcome: dict[str, object] = {"is_error": False, "result": text}
     if "error" in markers:
         outcome = {"is_error": True, "api_error_status": int(markers["error"]), "result": "scripted error"}
     put({"type": "result", "subtype": "success", "stop_reason": "end_turn", "usage": usage, **outcome})
 
 
-def words_of(text):
+def words_of(text: str) -> list[str]:
     """The text cut into words that keep their spaces, so that joining them gives the text back."""
     words = text.split(" ")
     return [word + " " for word in words[:-1]] + ([words[-1]] if words[-1] else [])
 
 
-def burst(count):
+def burst(count: int) -> str:
     """Write ``count`` deltas in large writes; returns their text."""
-    head = '{"type":"stream_event","event":{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"'
-    chunk = (head + 'w "}}}\n').encode() * BURST_LINES_PER_WRITE
+    delta = {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "w "}}
+    line = json.dumps({"type": "stream_event", "event": delta}, separators=(",", ":")).encode() + b"\n"
+    chunk = line * BURST_LINES_PER_WRITE
     for _ in range(count // BURST_LINES_PER_WRITE):
         sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.write((head + 'w "}}}\n').encode() * (count % BURST_LINES_PER_WRITE))
+    sys.stdout.buffer.write(line * (count % BURST_LINES_PER_WRITE))
     sys.stdout.buffer.flush()
     return "w " * count
 
 
-def misbehave(markers):
+def misbehave(markers: dict[str, str]) -> None:
     """What no good command line does; each on demand."""
     if "ignore-term" in markers:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -128,7 +131,7 @@ def misbehave(markers):
         time.sleep(MAX_SLEEP_S)
 
 
-def daemonise():
+def daemonise() -> None:
     """Leave a grandchild behind that has left our session and parentage."""
     if os.fork():
         return
@@ -140,23 +143,23 @@ def daemonise():
     os._exit(0)
 
 
-def nap(seconds):
+def nap(seconds: str | None) -> None:
     """Sleep for a marker's value, bounded; None is no wait."""
     if seconds:
         time.sleep(min(float(seconds), MAX_SLEEP_S))
 
 
-def event(payload):
+def event(payload: object) -> None:
     """Print one Anthropic stream event."""
     put({"type": "stream_event", "event": payload})
 
 
-def put(payload):
+def put(payload: object) -> None:
     """Print one JSON line."""
     raw(json.dumps(payload, separators=(",", ":")).encode() + b"\n")
 
 
-def raw(data):
+def raw(data: bytes) -> None:
     """Print bytes at once."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()

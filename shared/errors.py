@@ -149,7 +149,9 @@ class Incompatible(RequestError):
 
     def __init__(self, compatibility: CompatibilityResult) -> None:
         missing = ", ".join(compatibility.missing_requirements) or "unknown"
-        super().__init__("incompatible", f"cannot lease endpoint: {compatibility.reason} (missing: {missing})")
+        super().__init__(
+            "incompatible", f"cannot lease endpoint: {compatibility.reason} (missing: {missing})"
+        )
         self.compatibility = compatibility
 
     def envelope(self) -> dict[str, Any]:
@@ -165,7 +167,9 @@ class SurvivorsError(WorkerError):
     """Processes outlived SIGKILL. ``proof`` is the release proof with the survivors in it."""
 
     def __init__(self, proof: Any) -> None:
-        super().__init__("survivors", f"cannot stop worker family: {len(proof.survivors)} processes survived SIGKILL")
+        super().__init__(
+            "survivors", f"cannot stop worker family: {len(proof.survivors)} processes survived SIGKILL"
+        )
         self.proof = proof
 
     def envelope(self) -> dict[str, Any]:

@@ -28,7 +28,9 @@ class LineFramer:
         if tail:
             self._pending.append(tail)
             self._pending_bytes += len(tail)
-        if self._pending_bytes > self._max_line_bytes or any(len(line) > self._max_line_bytes for line in lines):
+        if self._pending_bytes > self._max_line_bytes or any(
+            len(line) > self._max_line_bytes for line in lines
+        ):
             raise LineTooLong(f"a line exceeds {self._max_line_bytes} bytes")
         return lines
 

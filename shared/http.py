@@ -18,6 +18,7 @@ from falcon.asgi import App, Request, Response
 from shared.errors import EndpointError, RequestError, WorkerError
 
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+FalconApp = App[Request, Response]
 _encode = msgspec.json.Encoder().encode
 
 
@@ -60,7 +61,9 @@ class RequestLog:
         req.context.started_at = time.monotonic()
         resp.set_header("x-request-id", req.context.request_id)
 
-    async def process_response(self, req: Request, resp: Response, resource: object, req_succeeded: bool) -> None:
+    async def process_response(
+        self, req: Request, resp: Response, resource: object, req_succeeded: bool
+    ) -> None:
         """One line: id, method, path, status, milliseconds until the response began. Never a body or header."""
         elapsed_ms = (time.monotonic() - req.context.started_at) * 1000
         self._logger.info(
@@ -68,8 +71,14 @@ class RequestLog:
         )
 
 
-def install_error_handlers(app: App, logger: logging.Logger) -> None:
-    """Every failure of ``app`` becomes the error envelope."""
+def new_app(logger: logging.Logger, *middleware: object) -> FalconApp:
+    """An application with the request log, this middleware, and every failure as the error envelope."""
+    app = App(middleware=[RequestLog(logger), *middleware])  # type: ignore[arg-type]
+    _install_error_handlers(app, logger)
+    return app
+
+
+def _install_error_handlers(app: FalconApp, logger: logging.Logger) -> None:
 
     async def on_endpoint_error(req: Request, resp: Response, error: EndpointError, _: Any) -> None:
         _send_error(resp, error)
@@ -80,7 +89,7 @@ def install_error_handlers(app: App, logger: logging.Logger) -> None:
             resp.set_headers(error.headers or {})
 
     async def on_exception(req: Request, resp: Response, error: Exception, _: Any) -> None:
-        logger.exception("%s failed", getattr(req.context, "request_id", "request"))
+        logger.error("%s failed", getattr(req.context, "request_id", "request"), exc_info=error)
         _send_error(resp, WorkerError("internal_error", "cannot answer: an internal error was logged"))
 
     app.add_error_handler(Exception, on_exception)

@@ -53,9 +53,13 @@ def _named(provider: Provider, named: str, environ: Mapping[str, str]) -> str:
         raise ProviderError("cli_not_found", f"cannot find {named!r} on PATH, which {variable} names")
     path = Path(named)
     if not path.exists():
-        raise ProviderError("cli_not_found", f"cannot use {variable}: it points to the non-existent file {named}")
+        raise ProviderError(
+            "cli_not_found", f"cannot use {variable}: it points to the non-existent file {named}"
+        )
     if not _is_executable(path):
-        raise ProviderError("cli_not_found", f"cannot use {variable}: it points to the non-executable file {named}")
+        raise ProviderError(
+            "cli_not_found", f"cannot use {variable}: it points to the non-executable file {named}"
+        )
     return str(path.absolute())
 
 
@@ -74,7 +78,9 @@ def find_login(provider: Provider, environ: Mapping[str, str], user_home: Path) 
         if any(environ.get(variable) for variable in login.variables) or _has_file(login, environ, user_home):
             return login.name
     raise ProviderError(
-        "not_logged_in", f"cannot use {provider.title}: no credentials found; {provider.login_hint}", should_retry=False
+        "not_logged_in",
+        f"cannot use {provider.title}: no credentials found; {provider.login_hint}",
+        should_retry=False,
     )
 
 

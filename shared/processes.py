@@ -15,7 +15,6 @@ from shared.launch import MARKER_VARIABLE
 from shared.pidns import pid_namespace
 
 
-
 class ProcessId(msgspec.Struct, frozen=True, order=True):
     """A process that cannot be confused with a later one of the same pid."""
 
@@ -61,7 +60,9 @@ def children_by_parent(rows: dict[int, ProcessRow]) -> dict[int, list[ProcessRow
     return children
 
 
-def family(leader: int, rows: dict[int, ProcessRow], children: dict[int, list[ProcessRow]]) -> list[ProcessRow]:
+def family(
+    leader: int, rows: dict[int, ProcessRow], children: dict[int, list[ProcessRow]]
+) -> list[ProcessRow]:
     """The leader and all its descendants, zombies included; empty when the leader is gone."""
     if leader not in rows:
         return []
@@ -85,7 +86,8 @@ def is_alive(process: ProcessId) -> bool:
     """Whether that very process still runs; a zombie does not."""
     try:
         found = psutil.Process(process.pid)
-        return found.create_time() == process.create_time and found.status() != psutil.STATUS_ZOMBIE
+        is_same: bool = found.create_time() == process.create_time
+        return is_same and found.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
 

@@ -142,7 +142,9 @@ def names() -> tuple[str, ...]:
 def load(name: str) -> Provider:
     """The provider of that exact name. Raises RequestError ``unsupported_provider``."""
     if name not in names():
-        raise RequestError("unsupported_provider", f"cannot use provider {name!r}: known are {', '.join(names())}")
+        raise RequestError(
+            "unsupported_provider", f"cannot use provider {name!r}: known are {', '.join(names())}"
+        )
     provider: Provider = importlib.import_module(f"shared.providers.{name}").PROVIDER
     return provider
 

@@ -111,7 +111,8 @@ class Projection:
                     self._show_text(event.text or "", shown)
             case ToolUse(tool_name=name):
                 self._fail(
-                    "tool_use_refused", f"the model asked for the tool {name!r}, and a completion endpoint runs none"
+                    "tool_use_refused",
+                    f"the model asked for the tool {name!r}, and a completion endpoint runs none",
                 )
             case Failure(code=code, message=message, retry_after_s=retry_after_s):
                 self._fail(code, message, retry_after_s)

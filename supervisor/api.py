@@ -1,4 +1,7 @@
-"""The supervisor's HTTP surface: thin over the service. Loopback Hosts only; all but ``/healthz`` need the admin token."""
+"""The supervisor's HTTP surface, thin over the service.
+
+Only loopback Hosts are served, and all routes but ``/healthz`` need the admin token.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 import falcon
 import msgspec
-from falcon.asgi import App, Request, Response
+from falcon.asgi import Request, Response
 
 from shared import http, tokens
 from shared.contracts import parse_consumer_manifest, parse_context, parse_lease_options, parse_request
@@ -36,10 +39,14 @@ class Admission:
     async def process_request(self, req: Request, resp: Response) -> None:
         """Raises RequestError ``misdirected_host`` or ``unauthorized``."""
         if not is_loopback_host(req.get_header("host")):
-            raise RequestError("misdirected_host", "cannot serve this Host: only loopback names are served here")
+            raise RequestError(
+                "misdirected_host", "cannot serve this Host: only loopback names are served here"
+            )
         token = tokens.bearer_token(req.get_header("authorization"))
         if req.path not in OPEN_PATHS and not (token and tokens.matches(token, self._admin_token_sha256)):
-            raise RequestError("unauthorized", "unauthorized: the admin token is in the state folder's admin.token")
+            raise RequestError(
+                "unauthorized", "unauthorized: the admin token is in the state folder's admin.token"
+            )
 
 
 class Resource:
@@ -82,7 +89,9 @@ class Endpoints(Resource):
         """201 with descriptor and compatibility; 409 with the compatibility when it is no."""
         body = await _object(req)
         if unknown := set(body) - {"request", "consumer_manifest", "context", "lease"}:
-            raise RequestError("invalid_request", f"unknown field {sorted(unknown)[0]!r}", param=sorted(unknown)[0])
+            raise RequestError(
+                "invalid_request", f"unknown field {min(unknown)!r}", param=min(unknown)
+            )
         manifest = body.get("consumer_manifest")
         ensured = await self._service.ensure(
             parse_request(body.get("request")),
@@ -130,14 +139,15 @@ async def _object(req: Request) -> dict[str, Any]:
 def _idempotency_key(req: Request) -> str | None:
     key: str | None = req.get_header("idempotency-key")
     if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS:
-        raise RequestError("invalid_request", f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters")
+        raise RequestError(
+            "invalid_request", f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+        )
     return key
 
 
-def create_app(service: Service, admin_token: str, *lifespan: object) -> App:
+def create_app(service: Service, admin_token: str, *lifespan: object) -> http.FalconApp:
     """The application; ``lifespan`` are further Falcon middleware."""
-    app = App(middleware=[http.RequestLog(_log), Admission(tokens.fingerprint(admin_token)), *lifespan])
-    http.install_error_handlers(app, _log)
+    app = http.new_app(_log, Admission(tokens.fingerprint(admin_token)), *lifespan)
     app.add_route("/healthz", Healthz(service))
     app.add_route("/v1/consumer-manifest", Manifest(service))
     app.add_route("/v1/providers", Providers(service))

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from shared.errors import WorkerError
 from supervisor.client import SupervisorClient
@@ -68,10 +69,12 @@ class InferenceEndpoint(SupervisorClient):
         """The supervisor's process id."""
         return self._process.pid
 
-    def __enter__(self) -> InferenceEndpoint:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

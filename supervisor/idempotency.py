@@ -52,7 +52,9 @@ class IdempotencyKeys:
         fingerprint = decision.fingerprint()
         entry = self._entries.get(key) or Entry(key=key, fingerprint=fingerprint, lock=asyncio.Lock())
         if entry.fingerprint != fingerprint:
-            raise RequestError("idempotency_key_reused", "cannot lease: this Idempotency-Key was used with another request")
+            raise RequestError(
+                "idempotency_key_reused", "cannot lease: this Idempotency-Key was used with another request"
+            )
         self._entries[key] = entry
         self._entries.move_to_end(key)
         while len(self._entries) > KEYS_KEPT:

@@ -40,7 +40,7 @@ class Launcher:
         loop = asyncio.get_running_loop()
         self._ready = loop.create_future()
         connection, listener = _socket_pair_at(socket_path)
-        with listener, open(log_path, "ab") as log:
+        with listener, open(log_path, "ab") as log:  # noqa: ASYNC230  # once, at the start
             self._zygote = subprocess.Popen(
                 (sys.executable, "-P", "-m", "worker.zygote", str(listener.fileno())),
                 pass_fds=(listener.fileno(),),
@@ -57,11 +57,13 @@ class Launcher:
         try:
             return await asyncio.wait_for(asyncio.shield(self._ready), timeout_s)
         except TimeoutError:
-            raise WorkerError("boot_failed", f"cannot start the zygote: not ready in {timeout_s:g} s") from None
+            raise WorkerError(
+                "boot_failed", f"cannot start the zygote: not ready in {timeout_s:g} s"
+            ) from None
 
     async def launch(self, spec: LaunchSpec, fds: tuple[int, int, int]) -> Launched:
         """Fork a family; ``fds`` in the order of ``LAUNCH_FDS``. Raises WorkerError ``boot_failed``."""
-        answer = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Launched] = asyncio.get_running_loop().create_future()
         self._launching[spec.lease_ref] = answer
         try:
             socket.send_fds(self._connected(), [launch.encode(Launch(spec))], fds)
@@ -118,7 +120,9 @@ class Launcher:
             case Launched(lease_ref=lease_ref):
                 self._answer(lease_ref, message)
             case LaunchFailed(lease_ref=lease_ref, cause=cause):
-                self._answer(lease_ref, WorkerError("boot_failed", f"cannot launch lease {lease_ref}: {cause}"))
+                self._answer(
+                    lease_ref, WorkerError("boot_failed", f"cannot launch lease {lease_ref}: {cause}")
+                )
             case Exited():
                 self._on_exit(message)
 

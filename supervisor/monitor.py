@@ -17,7 +17,9 @@ _log = logging.getLogger("asm_endpoint.monitor")
 class Monitor:
     """Refreshes every lease's processes and ends the leases whose time, owner or family is gone."""
 
-    def __init__(self, table: LeaseTable, end: Callable[[LeaseRecord, Cause], object], period_s: float) -> None:
+    def __init__(
+        self, table: LeaseTable, end: Callable[[LeaseRecord, Cause], object], period_s: float
+    ) -> None:
         self._table = table
         self._end = end
         self._period_s = period_s

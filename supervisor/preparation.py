@@ -41,7 +41,9 @@ def owner(pid: int | None) -> processes.ProcessId | None:
         return None
     found = processes.identify(pid)
     if found is None:
-        raise RequestError("invalid_lease_options", f"cannot lease for process {pid}: it does not run", param="owner_pid")
+        raise RequestError(
+            "invalid_lease_options", f"cannot lease for process {pid}: it does not run", param="owner_pid"
+        )
     return found
 
 

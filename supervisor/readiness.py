@@ -20,7 +20,9 @@ class ReadinessProbe:
         """Return at the first 200. Raises WorkerError ``boot_failed``: the connection was reset, or time is up."""
         url = record.base_url.removesuffix("/v1") + "/health"
         try:
-            answer = await self._client.get(url, headers={"authorization": f"Bearer {token}", "connection": "close"})
+            answer = await self._client.get(
+                url, headers={"authorization": f"Bearer {token}", "connection": "close"}
+            )
         except httpx.HTTPError as error:
             cause = f"{type(error).__name__}; {_log_tail(record)}"
             raise WorkerError("boot_failed", f"cannot boot the worker: {cause}") from error

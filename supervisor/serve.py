@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from falcon.asgi import App
 from gunicorn.app.base import BaseApplication
 
 from shared.errors import RequestError, WorkerError
+from shared.http import FalconApp
 from shared.loopback import is_loopback_address
 from supervisor.api import create_app
 from supervisor.commandlines import CommandLines
@@ -57,7 +57,7 @@ def bind(host: str, port: int) -> socket.socket:
         raise WorkerError("already_running", f"cannot listen on {host}:{port}: {error.strerror}") from error
 
 
-class SupervisorServer(BaseApplication):
+class SupervisorServer(BaseApplication):  # type: ignore[misc]
     """The gunicorn application of the supervisor."""
 
     def __init__(
@@ -97,7 +97,7 @@ class SupervisorServer(BaseApplication):
         for name, value in settings.items():
             self.cfg.set(name, value)
 
-    def load(self) -> App:
+    def load(self) -> FalconApp:
         """Build the application, in the worker process."""
         service = Service(self._settings, CommandLines(dict(os.environ), Path.home()))
         lifespan = Lifespan(service, self._folder, self._address, self._until_stdin_closes)
@@ -107,7 +107,9 @@ class SupervisorServer(BaseApplication):
 class Lifespan:
     """Falcon lifespan middleware: starts the service, ends it on SIGTERM, SIGINT, or when our starter is gone."""
 
-    def __init__(self, service: Service, folder: StateFolder, address: Address, until_stdin_closes: bool) -> None:
+    def __init__(
+        self, service: Service, folder: StateFolder, address: Address, until_stdin_closes: bool
+    ) -> None:
         self._service = service
         self._folder = folder
         self._address = address

@@ -74,7 +74,9 @@ class Service:
         ready = await self._launcher.start(
             home / "zygote.sock", home / "zygote.log", self._settings.zygote_timeout_s
         )
-        _log.info("zygote %s ready, PID namespaces %s", ready.pid, "on" if ready.namespaces else "not permitted")
+        _log.info(
+            "zygote %s ready, PID namespaces %s", ready.pid, "on" if ready.namespaces else "not permitted"
+        )
         self._watching = asyncio.create_task(self._monitor.run())
 
     @property
@@ -130,7 +132,9 @@ class Service:
                 raise WorkerError("boot_failed", f"cannot boot the worker: {error}") from error
         self._apply(record, Step.BOOTED)
         if record.state is not State.READY:
-            raise WorkerError("lease_closed", f"cannot lease: the lease ended while it started ({record.cause})")
+            raise WorkerError(
+                "lease_closed", f"cannot lease: the lease ended while it started ({record.cause})"
+            )
         return self._describe(record, decision, token)
 
     def _describe(self, record: LeaseRecord, decision: Decision, token: str) -> Ensured:
@@ -294,6 +298,8 @@ class Service:
             exited = self._exits.get(record.lease_ref)
             if exited is not None and not exited.done():
                 exited.set_result(
-                    Exited(lease_ref=record.lease_ref, pid=0, status="zygote lost", stopping=False, killed=True)
+                    Exited(
+                        lease_ref=record.lease_ref, pid=0, status="zygote lost", stopping=False, killed=True
+                    )
                 )
             self._begin_end(record, Cause.LOST)

@@ -14,7 +14,7 @@ from shared.errors import WorkerError
 
 LOCK_NAME = "supervisor.lock"
 ADDRESS_NAME = "supervisor.json"
-TOKEN_NAME = "admin.token"
+TOKEN_NAME = "admin.token"  # noqa: S105  # a file name
 ZYGOTE_SOCKET_NAME = "zygote.sock"
 LEASES_NAME = "leases"
 
@@ -89,7 +89,8 @@ class StateFolder:
 
     def _unavailable(self) -> WorkerError:
         return WorkerError(
-            "supervisor_unavailable", f"cannot find a supervisor in {self.path}; start one with `asm-endpoint serve`"
+            "supervisor_unavailable",
+            f"cannot find a supervisor in {self.path}; start one with `asm-endpoint serve`",
         )
 
     def _replace(self, name: str, content: bytes) -> None:

@@ -71,7 +71,9 @@ def remains(record: LeaseRecord) -> list[ProcessId]:
         if record.pid_namespace is not None
         else processes.with_marker(record.lease_ref)
     )
-    found.update(identity for pid in others if (identity := processes.identify(pid)) and processes.is_alive(identity))
+    found.update(
+        identity for pid in others if (identity := processes.identify(pid)) and processes.is_alive(identity)
+    )
     return sorted(found)
 
 

@@ -100,6 +100,10 @@ def _overdue(record: LeaseRecord, now: float) -> Cause | None:
     if now >= record.expires_at:
         return Cause.EXPIRED
     idle_since = record.idle_since()
-    if record.state is State.READY and idle_since is not None and now - idle_since >= record.options.idle_timeout_s:
+    if (
+        record.state is State.READY
+        and idle_since is not None
+        and now - idle_since >= record.options.idle_timeout_s
+    ):
         return Cause.IDLE
     return None

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from falcon.asgi import App
-
 from shared import http
 from shared.launch import LaunchSpec
 from worker.auth import Admission, Gate
@@ -16,11 +14,11 @@ from worker.session import Session
 _log = logging.getLogger("asm_endpoint.worker")
 
 
-def create_app(spec: LaunchSpec, session: Session, gate: Gate, lifecycle: Lifecycle | None = None) -> App:
+def create_app(
+    spec: LaunchSpec, session: Session, gate: Gate, lifecycle: Lifecycle | None = None
+) -> http.FalconApp:
     """The application of one lease; ``lifecycle`` is left out where no process is behind it."""
-    middleware = [http.RequestLog(_log), Admission(gate), *([lifecycle] if lifecycle else [])]
-    app = App(middleware=middleware)
-    http.install_error_handlers(app, _log)
+    app = http.new_app(_log, Admission(gate), *([lifecycle] if lifecycle else []))
     prefix, models = f"/leases/{spec.lease_ref}", Models(spec)
     app.add_route(f"{prefix}/health", Health(spec, session))
     app.add_route(f"{prefix}/v1/models", models)

@@ -41,6 +41,8 @@ class Admission:
     async def process_request(self, req: Request, resp: Response) -> None:
         """Raises RequestError ``misdirected_host`` or ``unauthorized``."""
         if not is_loopback_host(req.get_header("host")):
-            raise RequestError("misdirected_host", "cannot serve this Host: only loopback names are served here")
+            raise RequestError(
+                "misdirected_host", "cannot serve this Host: only loopback names are served here"
+            )
         if not self._gate.admits(req.path, req.get_header("authorization")):
             raise RequestError("unauthorized", "unauthorized")

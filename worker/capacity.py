@@ -12,9 +12,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 
 from shared import scoreboard
+from shared.contracts import Budget
 from shared.errors import WorkerError
 from shared.events import Usage
-from shared.contracts import Budget
 from shared.scoreboard import Scoreboard
 
 RETRY_AFTER_S = 2.0
@@ -25,7 +25,12 @@ class Capacity:
     """Places for turns, first come first served, with a bounded queue."""
 
     def __init__(
-        self, *, concurrency: int, queue_limit: int, budget: Budget | None = None, board: Scoreboard | None = None
+        self,
+        *,
+        concurrency: int,
+        queue_limit: int,
+        budget: Budget | None = None,
+        board: Scoreboard | None = None,
     ) -> None:
         self._concurrency = concurrency
         self._queue_limit = queue_limit
@@ -42,9 +47,7 @@ class Capacity:
 
     @contextlib.asynccontextmanager
     async def place(self, wait_s: float) -> AsyncIterator[None]:
-        """Hold one place. Raises WorkerError ``at_capacity`` (queue full, or ``wait_s`` passed) or
-        ``budget_exhausted``.
-        """
+        """Hold one place. Raises WorkerError ``at_capacity`` (queue full, ``wait_s`` over) or ``budget_exhausted``."""
         self._check_budget()
         await self._take(wait_s)
         self.board.add("requests")

@@ -45,7 +45,9 @@ def read_request(body: Any, *, model: str, streaming: bool) -> CompletionRequest
         )
     if uses_tools(body):
         raise RequestError(
-            "tools_not_supported", "tool-bearing requests are not supported on cli completion endpoints", param="tools"
+            "tools_not_supported",
+            "tool-bearing requests are not supported on cli completion endpoints",
+            param="tools",
         )
     _check_shape(body)
     return CompletionRequest(
@@ -58,7 +60,9 @@ def read_request(body: Any, *, model: str, streaming: bool) -> CompletionRequest
 
 def _check_model(value: Any, pinned: str) -> None:
     if value is not None and value != pinned:
-        raise RequestError("model_mismatch", f"endpoint is pinned to model {pinned}, got {value}", param="model")
+        raise RequestError(
+            "model_mismatch", f"endpoint is pinned to model {pinned}, got {value}", param="model"
+        )
 
 
 def _flag(value: Any, name: str) -> bool:

@@ -17,9 +17,8 @@ import signal
 import sys
 from pathlib import Path
 
-from falcon.asgi import App
-
 from shared import provider
+from shared.http import FalconApp
 from shared.launch import LAUNCH_FDS, LaunchSpec
 from shared.provider import CommandInputs
 from shared.scoreboard import Scoreboard
@@ -61,7 +60,7 @@ def run(spec: LaunchSpec, fds: list[int], lifeline: int, has_namespace: bool) ->
     LeaseServer(spec, LISTENER_FD, load, kill_strays).run()
 
 
-def _load(spec: LaunchSpec, before_exec: object) -> App:
+def _load(spec: LaunchSpec, before_exec: object) -> FalconApp:
     """The lease's application, built in gunicorn's worker process."""
     chosen = provider.load(spec.provider)
     inputs = CommandInputs(
@@ -110,7 +109,10 @@ def _open_log(path: Path) -> None:
     os.close(null)
     os.close(log)
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", force=True
+        stream=sys.stderr,
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+        force=True,
     )
 
 
@@ -129,8 +131,10 @@ def kill_descendants(keep: frozenset[int] = frozenset()) -> None:
 
     for _ in range(KILL_ROUNDS):
         rows = processes.table()
-        kept = {pid: [] for pid in keep}
-        children = processes.children_by_parent({pid: row for pid, row in rows.items() if pid not in keep}) | kept
+        kept: dict[int, list[processes.ProcessRow]] = {pid: [] for pid in keep}
+        children = (
+            processes.children_by_parent({pid: row for pid, row in rows.items() if pid not in keep}) | kept
+        )
         below = processes.family(os.getpid(), rows, children)[1:]
         running = [row.id.pid for row in below if not row.is_zombie]
         if not running:

@@ -54,7 +54,7 @@ class Lifecycle:
     async def _end(self) -> None:
         deadline = time.monotonic() + self._spec.drain_s
         while not self._session.capacity.is_idle and time.monotonic() < deadline:
-            await asyncio.sleep(DRAIN_POLL_S)
+            await asyncio.sleep(DRAIN_POLL_S)  # two conditions, at most seconds
         await self._session.close()
         await asyncio.sleep(FLUSH_S)
         _log.info("lease %s ended", self._spec.lease_ref)

@@ -72,7 +72,11 @@ def _message(item: Any, where: str) -> _Message:
 
 
 def _content(value: Any, where: str) -> str:
-    text = "".join(_part(part, f"{where}[{index}]") for index, part in enumerate(value)) if isinstance(value, list) else value
+    text = (
+        "".join(_part(part, f"{where}[{index}]") for index, part in enumerate(value))
+        if isinstance(value, list)
+        else value
+    )
     if not isinstance(text, str) or not text.strip():
         raise _invalid(f"{where} must be a non-empty UTF-8 string", where)
     return text

@@ -85,14 +85,14 @@ class ChatCompletions:
 
     async def _stream(self, request: CompletionRequest, resp: Response) -> None:
         encoder = openai.ChunkEncoder(
-            completion_id=openai.new_completion_id(), model=self._spec.model, include_usage=request.include_usage
+            completion_id=openai.new_completion_id(),
+            model=self._spec.model,
+            include_usage=request.include_usage,
         )
-        events = EventStream(
-            stream(self._session, request.prompt), encoder, self._session.limits.heartbeat_s
-        )
+        events = EventStream(stream(self._session, request.prompt), encoder, self._session.limits.heartbeat_s)
         await events.open()
         resp.status = falcon.HTTP_200
         resp.content_type = "text/event-stream; charset=utf-8"
         resp.set_header("cache-control", "no-cache")
         resp.set_header("x-accel-buffering", "no")
-        resp.stream = events
+        resp.stream = events  # type: ignore[assignment]  # Falcon takes any object with __aiter__ and close

@@ -15,6 +15,7 @@ import signal
 import subprocess
 from collections import deque
 from collections.abc import Callable
+from typing import IO
 
 from shared.errors import ProviderError, WorkerError
 from shared.events import TERMINAL, Event, Failure
@@ -81,11 +82,10 @@ class CliProcess:
         self._stderr = b""
         self._outbox: deque[bytes] = deque()
         self._reading = False
-        self._stdin, self._stdout, self._stderr_pipe = popen.stdin, popen.stdout, popen.stderr
-        assert self._stdin and self._stdout and self._stderr_pipe
+        self._stdin = _pipe(popen.stdin)
+        self._stdout = _pipe(popen.stdout)
+        self._stderr_pipe = _pipe(popen.stderr)
         self._pidfd = os.pidfd_open(popen.pid)
-        for pipe in (self._stdin, self._stdout, self._stderr_pipe):
-            os.set_blocking(pipe.fileno(), False)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._stderr_pipe.fileno(), self._on_stderr)
         self.resume()
@@ -110,10 +110,12 @@ class CliProcess:
                 env=command.env,
                 cwd=command.cwd,
                 start_new_session=True,
-                preexec_fn=before_exec,
+                preexec_fn=before_exec,  # noqa: PLW1509  # workers have one thread
             )
         except (FileNotFoundError, PermissionError) as error:
-            raise ProviderError("cli_not_found", f"cannot start {command.argv[0]}: {error.strerror}") from error
+            raise ProviderError(
+                "cli_not_found", f"cannot start {command.argv[0]}: {error.strerror}"
+            ) from error
         except (OSError, ValueError) as error:
             raise ProviderError("provider_crashed", f"cannot start {command.argv[0]}: {error}") from error
         return cls(popen, connection, exit_grace_s)
@@ -285,3 +287,11 @@ class CliProcess:
         self._loop.remove_reader(self._stderr_pipe.fileno())
         self._stdout.close()
         self._stderr_pipe.close()
+
+
+def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
+    """A standard stream that Popen was asked to make a pipe, without blocking."""
+    if stream is None:
+        raise ValueError("the process was started without pipes")
+    os.set_blocking(stream.fileno(), False)
+    return stream

@@ -14,9 +14,9 @@ import time
 from collections import deque
 from typing import Any
 
-from falcon.asgi import App
 from gunicorn.app.base import BaseApplication
 
+from shared.http import FalconApp
 from shared.launch import LaunchSpec
 from worker import isolation
 
@@ -30,7 +30,7 @@ STOP_MARGIN_S = 2.0
 """gunicorn's own patience beyond the lease's drain time."""
 
 
-class LeaseServer(BaseApplication):
+class LeaseServer(BaseApplication):  # type: ignore[misc]
     """The gunicorn application of one family. ``kill_strays`` ends all processes below the arbiter."""
 
     def __init__(self, spec: LaunchSpec, listener_fd: int, load: Any, kill_strays: Any) -> None:
@@ -64,9 +64,9 @@ class LeaseServer(BaseApplication):
         for name, value in settings.items():
             self.cfg.set(name, value)
 
-    def load(self) -> App:
+    def load(self) -> FalconApp:
         """Build the application, in the worker process."""
-        application: App = self._load()
+        application: FalconApp = self._load()
         return application
 
     def _child_exit(self, arbiter: Any, worker: Any) -> None:

@@ -19,6 +19,7 @@ import os
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -68,7 +69,7 @@ class TurnStream:
         """The outcome; final when the iteration has ended without an error."""
         return self._projection.completion
 
-    async def __aenter__(self) -> TurnStream:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -132,20 +133,24 @@ async def open_session(
     """
     chosen = provider.load(provider_name)
     user_home = Path.home()
-    inputs = {
-        "executable": locate.find_executable(chosen, os.environ, user_home),
-        "login": locate.find_login(chosen, os.environ, user_home),
-        "variables": locate.passed_variables(chosen, os.environ),
-        "user_home": str(user_home),
-    }
+    executable = locate.find_executable(chosen, os.environ, user_home)
+    login = locate.find_login(chosen, os.environ, user_home)
     with tempfile.TemporaryDirectory(prefix="asm-endpoint-session-", ignore_cleanup_errors=True) as folder:
         for name in ("workspace", "home", "tmp"):
             (Path(folder) / name).mkdir(mode=0o700)
         command_inputs = CommandInputs(
-            model=model, workspace=f"{folder}/workspace", home=f"{folder}/home", **inputs
+            executable=executable,
+            login=login,
+            model=model,
+            workspace=f"{folder}/workspace",
+            home=f"{folder}/home",
+            user_home=str(user_home),
+            variables=locate.passed_variables(chosen, os.environ),
         )
         limits = limits or TurnLimits()
-        pool = Pool(process_starter(chosen, command_inputs, limits, before_exec=isolation.die_with_parent), standby)
+        pool = Pool(
+            process_starter(chosen, command_inputs, limits, before_exec=isolation.die_with_parent), standby
+        )
         session = Session(pool, limits, Capacity(concurrency=concurrency, queue_limit=DEFAULT_QUEUE_LIMIT))
         pool.refill()
         try:
@@ -199,7 +204,9 @@ class _Clock:
         self._silence_at = self._now() + limits.first_output_s
         self._silence_name = "first_output_s"
 
-    async def wait(self, next_batch: Callable[[], Awaitable[list[Event]]], heartbeat_s: float | None) -> list[Event]:
+    async def wait(
+        self, next_batch: Callable[[], Awaitable[list[Event]]], heartbeat_s: float | None
+    ) -> list[Event]:
         """The next events; [] when ``heartbeat_s`` passed without any. Raises ``provider_timeout``."""
         deadline = min(self._total_at, self._silence_at)
         wait_s = deadline - self._now()
@@ -219,5 +226,7 @@ class _Clock:
         name = "total_s" if self._total_at <= self._silence_at else self._silence_name
         limit_s = getattr(self._limits, name)
         return ProviderError(
-            "provider_timeout", f"cannot complete: the deadline {name} of {limit_s:g} s has passed", should_retry=False
+            "provider_timeout",
+            f"cannot complete: the deadline {name} of {limit_s:g} s has passed",
+            should_retry=False,
         )

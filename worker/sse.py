@@ -20,17 +20,16 @@ STATUS_HOLD_S = 1.0
 
 
 class EventStream:
-    """The response body of one streamed completion. Call :meth:`open` before the status is sent."""
+    """The response body of one streamed completion, which starts its turn. Call :meth:`open` before the status."""
 
     def __init__(self, turn: TurnStream, encoder: ChunkEncoder, heartbeat_s: float) -> None:
         self._turn = turn
         self._encoder = encoder
         self._batches = turn.batches(heartbeat_s)
-        self._first: asyncio.Task[list[Shown]] | None = None
+        self._first: asyncio.Future[list[Shown]] = asyncio.ensure_future(anext(self._batches))
 
     async def open(self) -> None:
-        """Start the turn and hold the status. Raises what the turn raises within the hold time."""
-        self._first = asyncio.ensure_future(anext(self._batches))
+        """Hold the status. Raises what the turn raises within the hold time."""
         try:
             await asyncio.wait([self._first], timeout=STATUS_HOLD_S)
             if self._first.done() and not isinstance(self._first.exception(), StopAsyncIteration):
@@ -56,13 +55,12 @@ class EventStream:
 
     async def close(self) -> None:
         """Cancel the turn; Falcon calls this at the end of every response, also of a cancelled one."""
-        if self._first is not None and not self._first.done():
+        if not self._first.done():
             self._first.cancel()
             await asyncio.wait([self._first])
         await self._turn.close()
 
     async def _all_batches(self) -> AsyncIterator[list[Shown]]:
-        assert self._first is not None
         try:
             yield await self._first
         except StopAsyncIteration:

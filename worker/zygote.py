@@ -1,9 +1,9 @@
-"""The zygote: imports everything a worker needs, then forks one worker family per lease. ``python -P -m worker.zygote FD``
+"""The zygote: imports everything a worker needs, then forks one worker family per lease.
 
-FD is a listening AF_UNIX SEQPACKET socket. The zygote accepts one connection, of its own user only, answers
-``Ready``, and from then on follows the messages of :mod:`shared.launch`. It ends when that connection ends or on
-SIGTERM, and kills every family first. It holds no secret: variables for command lines pass through it as a
-descriptor that it never reads.
+Started as ``python -P -m worker.zygote FD``; FD is a listening AF_UNIX SEQPACKET socket. The zygote accepts one
+connection, of its own user only, answers ``Ready``, and from then on follows the messages of
+:mod:`shared.launch`. It ends when that connection ends or on SIGTERM, and kills every family first. It holds no
+secret: variables for command lines pass through it as a descriptor that it never reads.
 
 It is single-threaded and the parent of every family, which makes three things safe: forking, naming a family by
 pid (a pid is free only after we reap it), and dying (each family dies with its parent). It adopts orphans, so a
@@ -23,8 +23,6 @@ import sys
 import time
 import traceback
 
-import gunicorn.asgi.protocol
-import gunicorn.workers.gasgi
 import msgspec
 
 from shared import launch, provider
