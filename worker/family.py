@@ -40,7 +40,7 @@ MAX_VARIABLES_BYTES = 1024 * 1024
 KILL_ROUNDS = 20
 
 
-def run(spec: LaunchSpec, fds: list[int], lifeline: int, has_namespace: bool) -> None:
+def run(server: LeaseServer, spec: LaunchSpec, fds: list[int], lifeline: int, has_namespace: bool) -> None:
     """Become the family's leader and serve until the end. Called in the forked child; never returns normally."""
     os.setsid()
     isolation.die_with_parent()
@@ -57,7 +57,7 @@ def run(spec: LaunchSpec, fds: list[int], lifeline: int, has_namespace: bool) ->
     os.chdir(Path(spec.lease_dir) / "workspace")
     kill_strays = _kill_namespace if has_namespace else kill_descendants
     load = functools.partial(_load, spec, None if has_namespace else isolation.die_with_parent)
-    LeaseServer(spec, LISTENER_FD, load, kill_strays).run()
+    server.serve(spec, LISTENER_FD, load, kill_strays)
 
 
 def _load(spec: LaunchSpec, before_exec: object) -> FalconApp:

@@ -12,7 +12,8 @@ import os
 import sys
 import time
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 
@@ -31,20 +32,21 @@ STOP_MARGIN_S = 2.0
 
 
 class LeaseServer(BaseApplication):  # type: ignore[misc]
-    """The gunicorn application of one family. ``kill_strays`` ends all processes below the arbiter."""
+    """The gunicorn application of one family.
 
-    def __init__(self, spec: LaunchSpec, listener_fd: int, load: Any, kill_strays: Any) -> None:
-        self._spec = spec
-        self._listener_fd = listener_fd
-        self._load = load
-        self._kill_strays = kill_strays
+    It is built in the zygote, once, because its configuration is the same for all families but for three settings;
+    each family gets its copy by the fork and fills those in with :meth:`serve`.
+    """
+
+    def __init__(self) -> None:
+        self._load: Callable[[], FalconApp] = _no_application
+        self._kill_strays: Callable[[], None] = _no_application
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS + 1)
         super().__init__()
 
     def load_config(self) -> None:
         """The settings; user and group explicitly, because gunicorn's defaults are those of its import time."""
         settings = {
-            "bind": f"fd://{self._listener_fd}",
             "workers": 1,
             "worker_class": "asgi",
             "asgi_loop": "asyncio",
@@ -55,19 +57,30 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
             "user": os.geteuid(),
             "group": os.getegid(),
             "timeout": HEARTBEAT_TIMEOUT_S,
-            "graceful_timeout": int(self._spec.drain_s + STOP_MARGIN_S),
             "loglevel": "warning",
-            "proc_name": f"asm-endpoint {self._spec.lease_ref}",
             "post_fork": _post_fork,
             "child_exit": self._child_exit,
         }
         for name, value in settings.items():
             self.cfg.set(name, value)
 
+    def serve(
+        self,
+        spec: LaunchSpec,
+        listener_fd: int,
+        load: Callable[[], FalconApp],
+        kill_strays: Callable[[], None],
+    ) -> None:
+        """Serve one lease until the end. ``kill_strays`` ends all processes below the arbiter."""
+        self._load, self._kill_strays = load, kill_strays
+        self.cfg.set("bind", f"fd://{listener_fd}")
+        self.cfg.set("graceful_timeout", int(spec.drain_s + STOP_MARGIN_S))
+        self.cfg.set("proc_name", f"asm-endpoint {spec.lease_ref}")
+        self.run()
+
     def load(self) -> FalconApp:
         """Build the application, in the worker process."""
-        application: FalconApp = self._load()
-        return application
+        return self._load()
 
     def _child_exit(self, arbiter: Any, worker: Any) -> None:
         self._kill_strays()
@@ -76,6 +89,10 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
             logging.getLogger("asm_endpoint.worker").error("worker process keeps dying; the lease ends")
             sys.stderr.flush()
             os._exit(CRASH_LOOP_EXIT)
+
+
+def _no_application() -> NoReturn:
+    raise RuntimeError("cannot load: no lease is served yet")
 
 
 def _post_fork(arbiter: Any, worker: Any) -> None:

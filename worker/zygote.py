@@ -25,10 +25,12 @@ import traceback
 
 import msgspec
 
-from shared import launch, provider
+from shared import launch
 from shared.launch import Exited, Launch, Launched, LaunchFailed, LaunchSpec, Ready, Stop
 from shared.pidns import pid_namespace
 from worker import family, isolation
+from worker.rehearsal import rehearse
+from worker.server import LeaseServer
 
 STRAY_WAIT_S = 5.0
 """How long the end waits for killed families to be reaped."""
@@ -52,7 +54,10 @@ class Zygote:
     could ask the kernel to tie their deaths together.
     """
 
-    def __init__(self, connection: socket.socket, can_isolate: bool, lifeline: tuple[int, int]) -> None:
+    def __init__(
+        self, server: LeaseServer, connection: socket.socket, can_isolate: bool, lifeline: tuple[int, int]
+    ) -> None:
+        self._server = server
         self._connection = connection
         self._can_isolate = can_isolate
         self._lifeline = lifeline
@@ -106,7 +111,7 @@ class Zygote:
             with isolation.new_pid_namespace_for_children() if has_namespace else contextlib.nullcontext():
                 pid = os.fork()
                 if pid == 0:
-                    _become_family(spec, fds, self._lifeline, has_namespace)
+                    _become_family(self._server, spec, fds, self._lifeline, has_namespace)
         except OSError as error:
             self._send(LaunchFailed(lease_ref=spec.lease_ref, cause=f"cannot fork a worker family: {error}"))
             return
@@ -183,13 +188,15 @@ class Zygote:
             time.sleep(0.001)
 
 
-def _become_family(spec: LaunchSpec, fds: list[int], lifeline: tuple[int, int], has_namespace: bool) -> None:
+def _become_family(
+    server: LeaseServer, spec: LaunchSpec, fds: list[int], lifeline: tuple[int, int], has_namespace: bool
+) -> None:
     """In the forked child: run the family and never come back into the zygote's code."""
     status = 1
     try:
         reader, writer = lifeline
         os.close(writer)
-        family.run(spec, fds, reader, has_namespace)
+        family.run(server, spec, fds, reader, has_namespace)
         status = 0
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
@@ -208,8 +215,7 @@ def _peer_uid(connection: socket.socket) -> int:
 
 def main(listener_fd: int) -> None:
     """Preload, accept the supervisor, serve."""
-    for name in provider.names():
-        provider.load(name)
+    server = rehearse()
     listener = socket.socket(fileno=listener_fd)
     connection, _ = listener.accept()
     listener.close()
@@ -219,7 +225,7 @@ def main(listener_fd: int) -> None:
     isolation.adopt_orphans()
     gc.collect()
     gc.freeze()
-    Zygote(connection, can_isolate, os.pipe2(os.O_CLOEXEC)).run()
+    Zygote(server, connection, can_isolate, os.pipe2(os.O_CLOEXEC)).run()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,16 @@
+"""One embedded supervisor for all measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from supervisor import InferenceEndpoint
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[InferenceEndpoint]:
+    """A running supervisor and its client."""
+    with InferenceEndpoint() as running:
+        yield running
