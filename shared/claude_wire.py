@@ -14,11 +14,14 @@ turn. Facts measured on claude 2.1.330, recorded in ``tests/transcripts/claude``
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from shared.events import (
+    TERMINAL,
     AssistantDelta,
     AssistantMessage,
     CostUpdate,
@@ -71,7 +74,7 @@ class WireUsage(msgspec.Struct):
         )
 
 
-class TextDelta(msgspec.Struct, tag="text_delta"):
+class TextDelta(msgspec.Struct, tag="text_delta", gc=False):
     text: str
 
 
@@ -114,7 +117,7 @@ class ContentBlockStart(msgspec.Struct, tag="content_block_start"):
     content_block: ContentBlock
 
 
-class ContentBlockDelta(msgspec.Struct, tag="content_block_delta"):
+class ContentBlockDelta(msgspec.Struct, tag="content_block_delta", gc=False):
     delta: TextDelta | ThinkingDelta | SignatureDelta | InputJsonDelta | CitationsDelta
 
 
@@ -146,7 +149,7 @@ class SystemLine(msgspec.Struct, tag="system"):
     error_status: int | None = None
 
 
-class StreamEventLine(msgspec.Struct, tag="stream_event"):
+class StreamEventLine(msgspec.Struct, tag="stream_event", gc=False):
     event: (
         MessageStart
         | ContentBlockStart
@@ -236,37 +239,37 @@ class ClaudeConnection:
         )
         return b"".join(_encode(line) + b"\n" for line in lines)
 
-    def receive(self, line: bytes) -> list[tuple[str, Event]]:
-        """Events of one line; none before a turn is started or after it has ended."""
+    def receive(self, lines: Sequence[bytes]) -> list[tuple[str, list[Event]]]:
+        """Events of these lines; none before a turn is started or after it has ended."""
         turn_id = self._turn_id
-        if turn_id is None or not line.strip():
+        if turn_id is None:
             return []
-        try:
-            decoded = _LINE.decode(line)
-        except msgspec.MsgspecError:
-            events = _undecodable(line)
-        else:
-            if type(decoded) is StreamEventLine and type(decoded.event) is ContentBlockDelta:
-                delta = decoded.event.delta
+        events: list[Event] = []
+        add = events.append
+        for line in _decoded(lines):
+            if type(line) is StreamEventLine and type(line.event) is ContentBlockDelta:
+                delta = line.event.delta
                 if type(delta) is TextDelta:
-                    return [(turn_id, AssistantDelta(delta.text))]
-            events = self._events(decoded)
-        if any(isinstance(event, Result | Failure) for event in events):
-            self._turn_id = None
-        return [(turn_id, event) for event in events]
+                    add(AssistantDelta(delta.text))
+                    continue
+            events += [line] if isinstance(line, Notice | Failure) else self._events(line)
+            if events and isinstance(events[-1], TERMINAL):
+                self._turn_id = None
+                break
+        return [(turn_id, events)] if events else []
 
     def interrupt(self, turn_id: str) -> bytes:
         """Nothing: one process is one turn, so stopping the process is the interrupt."""
         return b""
 
-    def closed(self, exit_code: int, stderr: str) -> list[tuple[str, Event]]:
+    def closed(self, exit_code: int, stderr: str) -> list[tuple[str, list[Event]]]:
         """A failure for the open turn: without a ``result`` line no exit code means success."""
         turn_id, self._turn_id = self._turn_id, None
         if turn_id is None:
             return []
         cause = stderr.strip()[-STDERR_TAIL_CHARS:] or "no message on stderr"
         message = f"the command line ended with exit code {exit_code} before its result: {cause}"
-        return [(turn_id, Failure(code="provider_crashed", message=message))]
+        return [(turn_id, [Failure(code="provider_crashed", message=message)])]
 
     def _events(self, line: Line) -> list[Event]:
         match line:
@@ -343,17 +346,44 @@ def _failure_code(line: ResultLine, text: str) -> str:
     return "turn_cancelled" if (line.terminal_reason or "").startswith("aborted") else "provider_error"
 
 
-def _undecodable(line: bytes) -> list[Event]:
+Decoded = Line | Notice | Failure
+
+
+def _decoded(lines: Sequence[bytes]) -> list[Decoded]:
+    """The lines, all in one call where they are all known; one by one where something is off."""
+    try:
+        known: list[Decoded] = _LINE.decode_lines(b"\n".join(lines))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return [_decoded_one(line) for line in lines if line.strip()]
+    return known
+
+
+def _decoded_one(line: bytes) -> Decoded:
     """A JSON object of an unknown kind is drift to be tolerated; anything else is not this protocol."""
     try:
-        kind = msgspec.json.decode(line, type=dict[str, Any]).get("type")
+        known: Decoded = _LINE.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return _odd_line(line)
+    return known
+
+
+def _odd_line(line: bytes) -> Decoded:
+    try:
+        content = json.loads(line.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        text = f"the command line printed {len(line)} bytes that are not a JSON object"
+        return Failure(code="provider_protocol_error", message=text)
+    try:
+        # Node escapes half of a surrogate pair where a text was cut there; strict JSON has no such string.
+        known: Decoded = _LINE.decode(json.dumps(content, ensure_ascii=False).encode(errors="replace"))
     except msgspec.MsgspecError:
-        return [
-            Failure(
-                code="provider_protocol_error",
-                message=f"the command line printed {len(line)} bytes that are not a JSON object",
-            )
-        ]
+        return _unknown_line(content.get("type"))
+    return known
+
+
+def _unknown_line(kind: object) -> Notice | Failure:
     if kind in ("result", "assistant"):
-        return [Failure(code="provider_protocol_error", message=f"the {kind} line has an unknown shape")]
-    return [Notice(f"line of unknown kind {kind!r}")]
+        return Failure(code="provider_protocol_error", message=f"the {kind} line has an unknown shape")
+    return Notice(f"line of unknown kind {kind!r}")

@@ -37,8 +37,11 @@ class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Silence on a stream after which a comment line is sent."""
     exit_grace_s: float = 1.0
     """For a command line to leave by itself after its turn, and again after SIGTERM; then SIGKILL."""
-    standby_delay_s: float = 0.05
-    """From the worker's start to the first standby, so that becoming ready goes first."""
+    standby_delay_s: float = 0.1
+    """From a worker's start, or a turn's, to the start of the next standby: what is waited for goes first.
+
+    Starting a command line costs up to half a second of processor time, as much as it saves the next turn.
+    """
 
 
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):

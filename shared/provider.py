@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -94,13 +94,13 @@ class Connection(Protocol):
     def start_turn(self, turn_id: str, prompt: Prompt) -> bytes:
         """Bytes that start a turn."""
 
-    def receive(self, line: bytes) -> list[tuple[str, Event]]:
-        """Events of one complete stdout line (without the newline), each with its turn id."""
+    def receive(self, lines: Sequence[bytes]) -> list[tuple[str, list[Event]]]:
+        """Events of complete stdout lines (without their newlines), grouped by turn, in order within a turn."""
 
     def interrupt(self, turn_id: str) -> bytes:
         """Bytes that cancel a turn; b"" when the process has to be stopped instead."""
 
-    def closed(self, exit_code: int, stderr: str) -> list[tuple[str, Event]]:
+    def closed(self, exit_code: int, stderr: str) -> list[tuple[str, list[Event]]]:
         """Events for the turns that were still open when the process ended."""
 
 

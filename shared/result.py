@@ -54,7 +54,7 @@ class Projection:
 
     def __init__(self) -> None:
         self._text: list[str] = []
-        self._block: list[str] = []
+        self._block_start = 0
         self._reasoning: list[str] = []
         self._usage: Usage | None = None
         self._result: Result | None = None
@@ -84,15 +84,15 @@ class Projection:
         message that contradicts its own deltas.
         """
         shown: list[Shown] = []
+        add, add_text = shown.append, self._text.append
         for event in events:
-            if self.is_over:
-                break
             if type(event) is AssistantDelta:
-                self._block.append(event.content)
-                self._text.append(event.content)
-                shown.append(event)
+                add_text(event.content)
+                add(event)
             else:
                 self._fold(event, shown)
+                if self.is_over:
+                    break
         return shown
 
     def _fold(self, event: Event, shown: list[Shown]) -> None:
@@ -118,12 +118,12 @@ class Projection:
                 self._fail(code, message, retry_after_s)
 
     def _fold_message(self, message: str, shown: list[Shown]) -> None:
-        seen = "".join(self._block)
-        self._block.clear()
+        seen = "".join(self._text[self._block_start :])
         if message.startswith(seen):
             self._show_text(message[len(seen) :], shown)
         else:
             self._fail("provider_protocol_error", "the final message contradicts the deltas before it")
+        self._block_start = len(self._text)
 
     def _show_text(self, text: str, shown: list[Shown]) -> None:
         if text:

@@ -53,8 +53,8 @@ class Lifecycle:
 
     async def _end(self) -> None:
         deadline = time.monotonic() + self._spec.drain_s
-        while not self._session.capacity.is_idle and time.monotonic() < deadline:
-            await asyncio.sleep(DRAIN_POLL_S)  # two conditions, at most seconds
+        while not self._session.capacity.is_idle and time.monotonic() < deadline:  # noqa: ASYNC110  # two conditions
+            await asyncio.sleep(DRAIN_POLL_S)
         await self._session.close()
         await asyncio.sleep(FLUSH_S)
         _log.info("lease %s ended", self._spec.lease_ref)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import itertools
 import os
 import signal
@@ -22,7 +23,9 @@ from shared.events import TERMINAL, Event, Failure
 from shared.framing import LineFramer, LineTooLong
 from shared.provider import Command, Connection, Prompt
 
-READ_BYTES = 256 * 1024
+READ_BYTES = 1024 * 1024
+PIPE_BYTES = 1024 * 1024
+"""Asked for a command line's stdout: fewer, larger reads. The usual limit for users without privileges."""
 STDERR_TAIL_BYTES = 64 * 1024
 BACKLOG_EVENTS = 20_000
 """Events a turn may be behind before its process is no longer read."""
@@ -41,10 +44,10 @@ class Turn:
         self._events: list[Event] = []
         self._arrived = asyncio.Event()
 
-    def deliver(self, event: Event) -> None:
-        """Add one event; wakes the reader."""
-        self._events.append(event)
-        self.is_over = self.is_over or isinstance(event, TERMINAL)
+    def deliver(self, events: list[Event]) -> None:
+        """Add events; wakes the reader."""
+        self._events += events
+        self.is_over = self.is_over or isinstance(events[-1], TERMINAL)
         self._arrived.set()
 
     @property
@@ -84,6 +87,8 @@ class CliProcess:
         self._reading = False
         self._stdin = _pipe(popen.stdin)
         self._stdout = _pipe(popen.stdout)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._stderr_pipe = _pipe(popen.stderr)
         self._pidfd = os.pidfd_open(popen.pid)
         self._loop.add_reader(self._pidfd, self._on_exit)
@@ -158,7 +163,7 @@ class CliProcess:
         """Fail the running turns and end the process."""
         self.is_retired = True
         for turn in self._turns.values():
-            turn.deliver(Failure(code=code, message=message))
+            turn.deliver([Failure(code=code, message=message)])
         self._signal(signal.SIGTERM)
 
     def resume(self) -> None:
@@ -242,11 +247,12 @@ class CliProcess:
         except LineTooLong as error:
             self.abort("provider_protocol_error", f"the command line printed too long a line: {error}")
             return
-        receive, turns = self._connection.receive, self._turns
-        for line in lines:
-            for turn_id, event in receive(line):
-                if turn := turns.get(turn_id):
-                    turn.deliver(event)
+        self._deliver(self._connection.receive(lines))
+
+    def _deliver(self, batches: list[tuple[str, list[Event]]]) -> None:
+        for turn_id, events in batches:
+            if turn := self._turns.get(turn_id):
+                turn.deliver(events)
 
     def _on_stderr(self) -> None:
         try:
@@ -269,9 +275,7 @@ class CliProcess:
         self._close_pipes()
         self.exited.set_result(exit_code)
         self.is_retired = True
-        for turn_id, event in self._connection.closed(exit_code, self._stderr.decode(errors="replace")):
-            if turn := self._turns.get(turn_id):
-                turn.deliver(event)
+        self._deliver(self._connection.closed(exit_code, self._stderr.decode(errors="replace")))
 
     def _drain(self) -> None:
         """What is in the pipes now; a stray that holds them open is not waited for."""

@@ -96,7 +96,7 @@ class TurnStream:
         async with session.capacity.place(session.limits.queue_s):
             process = session.pool.checkout()
             turn = process.start_turn(self._prompt)
-            session.pool.refill()
+            asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.pool.refill)
             try:
                 async for batch in self._pieces(turn, heartbeat_s):
                     yield batch

@@ -72,7 +72,7 @@ def test_decoding_is_not_the_bottleneck_of_msgspec():
     decode = msgspec.json.Decoder().decode
     started = time.perf_counter()
     for _ in range(DELTAS):
-        connection.receive(line)
+        connection.receive((line,))
     typed_s = time.perf_counter() - started
     started = time.perf_counter()
     for _ in range(DELTAS):
