@@ -1,0 +1,53 @@
+# Everything a fresh machine needs: Python 3.11 or later and make; Node with npm for the real command lines.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+CLIS := .clis
+CLIS_INSTALLED := $(CLIS)/.installed
+# In CI every required test has to run: a missing npm is an error there, elsewhere a clear skip.
+REQUIRED := $(ASM_ENDPOINT_CI)
+
+.PHONY: demo test check bench format clis clean
+
+demo: $(INSTALLED)
+	$(BIN)/asm-endpoint demo
+
+test: $(INSTALLED) clis
+	$(BIN)/python -m pytest -m "not bench"
+
+check: $(INSTALLED)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(INSTALLED) clis
+	$(BIN)/python -m pytest tests/bench -m bench
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+$(INSTALLED): pyproject.toml tests/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cannot install: Python 3.11 or later is needed")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint tests/constraints.txt --editable '.[test,check]'
+	touch $@
+
+clis:
+	@if command -v npm >/dev/null; then \
+		$(MAKE) --no-print-directory $(CLIS_INSTALLED); \
+	elif [ -n "$(REQUIRED)" ]; then \
+		echo "cannot install the pinned command lines: npm is missing, and CI requires them" >&2; exit 1; \
+	else \
+		echo "npm is missing: the tests with real command lines will be skipped" >&2; \
+	fi
+
+$(CLIS_INSTALLED): tests/clis/package.json
+	mkdir -p $(CLIS)
+	cp tests/clis/package.json $(CLIS)/package.json
+	npm install --prefix $(CLIS) --no-audit --no-fund --no-package-lock --ignore-scripts --loglevel=error
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(CLIS) .pytest_cache .mypy_cache .ruff_cache
