@@ -29,7 +29,7 @@ def uses_tools(body: Mapping[str, Any]) -> bool:
     if any(_offers_tools(each) for each in policies):
         return True
     messages = body.get("messages")
-    return isinstance(messages, list) and any(_holds_tool_call(message) for message in messages)
+    return isinstance(messages, list | tuple) and any(_holds_tool_call(message) for message in messages)
 
 
 def _offers_tools(body: Mapping[str, Any]) -> bool:
@@ -43,7 +43,7 @@ def _holds_tool_call(message: Any) -> bool:
     role = message.get("role")
     if isinstance(role, str) and role.strip().lower() in ("tool", "function"):
         return True
-    return any(bool(message.get(name)) for name in ("tool_calls", "function_call", "tool_call_id"))
+    return any(message.get(name) not in (None, "none", [], "") for name in ("tool_calls", "function_call"))
 
 
 def usage_object(usage: Usage) -> dict[str, Any]:

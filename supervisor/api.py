@@ -89,9 +89,7 @@ class Endpoints(Resource):
         """201 with descriptor and compatibility; 409 with the compatibility when it is no."""
         body = await _object(req)
         if unknown := set(body) - {"request", "consumer_manifest", "context", "lease"}:
-            raise RequestError(
-                "invalid_request", f"unknown field {min(unknown)!r}", param=min(unknown)
-            )
+            raise RequestError("invalid_request", f"unknown field {min(unknown)!r}", param=min(unknown))
         manifest = body.get("consumer_manifest")
         ensured = await self._service.ensure(
             parse_request(body.get("request")),

@@ -17,6 +17,7 @@ from gunicorn.app.base import BaseApplication
 from shared.errors import RequestError, WorkerError
 from shared.http import FalconApp
 from shared.loopback import is_loopback_address
+from shared.serving import common_settings
 from supervisor.api import create_app
 from supervisor.commandlines import CommandLines
 from supervisor.service import Service
@@ -76,21 +77,12 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        """gunicorn's settings; its control socket stays off, because any process of the user could use it."""
+        """gunicorn's settings."""
         settings = {
+            **common_settings(),
             "bind": f"fd://{self._listener.fileno()}",
-            "workers": 1,
-            "worker_class": "asgi",
-            "asgi_loop": "asyncio",
-            "asgi_lifespan": "on",
-            "asgi_disconnect_grace_period": 0,
-            "control_socket_disable": True,
-            "forwarded_allow_ips": "",
-            "user": os.geteuid(),
-            "group": os.getegid(),
             "timeout": HEARTBEAT_TIMEOUT_S,
             "graceful_timeout": GRACEFUL_S,
-            "loglevel": "warning",
             "proc_name": "asm-endpoint supervisor",
             "on_exit": lambda _: self._folder.remove_address(),
         }

@@ -19,6 +19,7 @@ from gunicorn.app.base import BaseApplication
 
 from shared.http import FalconApp
 from shared.launch import LaunchSpec
+from shared.serving import common_settings
 from worker import isolation
 
 MAX_DEATHS = 3
@@ -45,19 +46,10 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
         super().__init__()
 
     def load_config(self) -> None:
-        """The settings; user and group explicitly, because gunicorn's defaults are those of its import time."""
+        """The settings that are the same for every lease."""
         settings = {
-            "workers": 1,
-            "worker_class": "asgi",
-            "asgi_loop": "asyncio",
-            "asgi_lifespan": "on",
-            "asgi_disconnect_grace_period": 0,
-            "control_socket_disable": True,
-            "forwarded_allow_ips": "",
-            "user": os.geteuid(),
-            "group": os.getegid(),
+            **common_settings(),
             "timeout": HEARTBEAT_TIMEOUT_S,
-            "loglevel": "warning",
             "post_fork": _post_fork,
             "child_exit": self._child_exit,
         }

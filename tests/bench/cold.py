@@ -66,7 +66,9 @@ def application() -> object:
         user_home=folder,
         variables={},
     )
-    session = Session(Pool(process_starter(echo, inputs, limits), 0), limits, Capacity(concurrency=4, queue_limit=16))
+    session = Session(
+        Pool(process_starter(echo, inputs, limits), 0), limits, Capacity(concurrency=4, queue_limit=16)
+    )
     gate = Gate(LEASE_REF, spec.token_sha256)
     return create_app(spec, session, gate, Lifecycle(spec, session, gate))
 

@@ -35,7 +35,9 @@ def cold_start(folder: Path) -> ColdLease:
     return lease
 
 
-def test_a_lease_is_ready_five_times_faster_than_a_spawned_server(endpoint: InferenceEndpoint, tmp_path: Path):
+def test_a_lease_is_ready_five_times_faster_than_a_spawned_server(
+    endpoint: InferenceEndpoint, tmp_path: Path
+):
     """ensure to the first health 200, median of 20, in turn with the spawned server."""
     with httpx.Client(trust_env=False) as http:
 
@@ -56,7 +58,12 @@ def test_a_lease_is_ready_five_times_faster_than_a_spawned_server(endpoint: Infe
         warm()
         warm_s, cold_s = interleaved_medians_s(warm, cold, SEQUENTIAL_RUNS)
     ratio = cold_s / warm_s
-    report("spawn, one after the other", f"lease {warm_s * 1e3:.1f} ms, gunicorn {cold_s * 1e3:.1f} ms", ratio, ">= 5")
+    report(
+        "spawn, one after the other",
+        f"lease {warm_s * 1e3:.1f} ms, gunicorn {cold_s * 1e3:.1f} ms",
+        ratio,
+        ">= 5",
+    )
     assert ratio >= 5
 
 
@@ -66,7 +73,9 @@ def test_fifty_leases_are_ready_eight_times_faster_in_parallel(endpoint: Inferen
 
         def warm() -> float:
             leases: list[EndpointDescriptor] = []
-            elapsed_s = all_at_once_s([lambda: leases.append(ensure_and_ask(endpoint, http))] * PARALLEL_LEASES)
+            elapsed_s = all_at_once_s(
+                [lambda: leases.append(ensure_and_ask(endpoint, http))] * PARALLEL_LEASES
+            )
             all_at_once_s([lambda lease=lease: endpoint.release_endpoint(lease) for lease in leases])
             return elapsed_s
 
@@ -83,7 +92,9 @@ def test_fifty_leases_are_ready_eight_times_faster_in_parallel(endpoint: Inferen
     assert ratio >= 8
 
 
-def test_an_idle_lease_weighs_at_most_two_fifths_of_a_spawned_server(endpoint: InferenceEndpoint, tmp_path: Path):
+def test_an_idle_lease_weighs_at_most_two_fifths_of_a_spawned_server(
+    endpoint: InferenceEndpoint, tmp_path: Path
+):
     """PSS of 20 idle leases, the zygote's own memory included, against 20 spawned servers."""
     cold = [cold_start(tmp_path) for _ in range(MEMORY_LEASES)]
     cold_bytes = sum(tree_pss_bytes(lease.pid) for lease in cold)

@@ -14,7 +14,6 @@ from shared import provider
 from shared.claude_wire import ClaudeConnection
 from shared.provider import Prompt
 from supervisor import InferenceEndpoint
-
 from tests.bench.measure import report
 from tests.bench.rawhttp import stream_bytes
 
@@ -29,7 +28,9 @@ FLOOR_PER_S = 300_000
 def pipe_alone_s() -> float:
     """Prompt to end of output of a ready echo process, its bytes read and not looked at."""
     process = subprocess.Popen(
-        (*provider.load("echo").executable.pinned, "--model", "any"), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        (*provider.load("echo").executable.pinned, "--model", "any"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
@@ -59,7 +60,9 @@ def test_ten_thousand_deltas_go_through_one_stream(endpoint: InferenceEndpoint):
     endpoint.release_endpoint(descriptor)
     per_s, alone_per_s = statistics.median(ours), statistics.median(alone)
     bound = min(FLOOR_PER_S, 0.8 * alone_per_s)
-    detail = f"{per_s / 1e3:.0f}k deltas/s through the endpoint, {alone_per_s / 1e3:.0f}k/s from the pipe alone"
+    detail = (
+        f"{per_s / 1e3:.0f}k deltas/s through the endpoint, {alone_per_s / 1e3:.0f}k/s from the pipe alone"
+    )
     report("10 000 deltas, against the bound", detail, per_s / bound, ">= 1")
     assert per_s >= bound
 
@@ -78,5 +81,10 @@ def test_decoding_is_not_the_bottleneck_of_msgspec():
     for _ in range(DELTAS):
         decode(line)
     plain_s = time.perf_counter() - started
-    report("receive() against an untyped decode", f"{typed_s / DELTAS * 1e6:.2f} us a line", typed_s / plain_s, "<= 4")
+    report(
+        "receive() against an untyped decode",
+        f"{typed_s / DELTAS * 1e6:.2f} us a line",
+        typed_s / plain_s,
+        "<= 4",
+    )
     assert typed_s <= 4 * plain_s

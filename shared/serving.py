@@ -1,0 +1,26 @@
+"""gunicorn's settings that both servers of this product share: one ASGI worker, and nothing open that need not be."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+
+def common_settings() -> dict[str, Any]:
+    """By gunicorn's names. User and group explicitly: gunicorn's defaults are those of its import time, before a fork.
+
+    The control socket is off because any process of the same user, a command line too, could stop the server by it;
+    forwarded headers are never trusted; a client that leaves has its request cancelled at once.
+    """
+    return {
+        "workers": 1,
+        "worker_class": "asgi",
+        "asgi_loop": "asyncio",
+        "asgi_lifespan": "on",
+        "asgi_disconnect_grace_period": 0,
+        "control_socket_disable": True,
+        "forwarded_allow_ips": "",
+        "user": os.geteuid(),
+        "group": os.getegid(),
+        "loglevel": "warning",
+    }
