@@ -38,6 +38,7 @@ class Launcher:
     async def start(self, socket_path: Path, log_path: Path, timeout_s: float) -> Ready:
         """Start the zygote and wait for its Ready. Raises WorkerError ``boot_failed``."""
         loop = asyncio.get_running_loop()
+        await self.close(timeout_s)
         self._ready = loop.create_future()
         connection, listener = _socket_pair_at(socket_path)
         with listener, open(log_path, "ab") as log:  # noqa: ASYNC230  # once, at the start

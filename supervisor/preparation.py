@@ -61,7 +61,7 @@ def new_record(decision: Decision, home: Path, port: int) -> LeaseRecord:
         base_url=f"http://{DEFAULT_HOST}:{port}/leases/{lease_ref}/v1",
         created_at_s=time.time(),
         expires_at=time.monotonic() + decision.options.ttl_s,
-        owner=decision.owner,
+        owner=owner(decision.options.owner_pid),
     )
 
 

@@ -24,19 +24,19 @@ from shared.contracts import (
     InferenceRequest,
     LeaseOptions,
 )
-from shared.errors import EndpointError, Incompatible, RequestError, SurvivorsError, WorkerError
+from shared.errors import EndpointError, RequestError, SurvivorsError, WorkerError
 from shared.launch import Exited
 from supervisor import monitor, preparation, publication, stopping
 from supervisor.commandlines import CommandLine, CommandLines
-from supervisor.compatibility import decide, merge_authority_refs, resolve_model, resolve_provider
-from supervisor.decision import Decision
+from supervisor.compatibility import merge_authority_refs
+from supervisor.decision import Decision, make_decision
 from supervisor.descriptor import describe_endpoint
 from supervisor.idempotency import IdempotencyKeys
 from supervisor.launcher import Launcher
 from supervisor.lease import Cause, Happening, State, Step
-from supervisor.publication import derive_backend_manifest, derive_publication
 from supervisor.readiness import ReadinessProbe
 from supervisor.settings import Settings
+from supervisor.statefolder import ZYGOTE_SOCKET_NAME
 from supervisor.table import LeaseRecord, LeaseTable
 from supervisor.views import LeaseView, Released, ReleaseProof, view
 
@@ -51,6 +51,14 @@ class Ensured(msgspec.Struct, frozen=True, kw_only=True):
     compatibility: CompatibilityResult
 
 
+class _Family(msgspec.Struct, kw_only=True, eq=False):
+    """What is awaited of a lease's family: that its launch is settled, that it exits, and the proof of its end."""
+
+    exited: asyncio.Future[Exited]
+    launch_settled: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    ending: asyncio.Task[ReleaseProof] | None = None
+
+
 class Service:
     """Owns the lease table of one supervisor. Everything runs on one event loop."""
 
@@ -60,29 +68,23 @@ class Service:
         self._table = LeaseTable()
         self._launcher = Launcher(self._on_exit, self._on_lost)
         self._monitor = monitor.Monitor(self._table, self._begin_end, settings.monitor_period_s)
-        self._exits: dict[str, asyncio.Future[Exited]] = {}
-        self._endings: dict[str, asyncio.Task[ReleaseProof]] = {}
+        self._families: dict[str, _Family] = {}
+        self._zygote_start = asyncio.Lock()
         self._keys = IdempotencyKeys()
         self._readiness = ReadinessProbe(settings.boot_timeout_s)
         self._watching: asyncio.Task[None] | None = None
         self._is_shutting_down = False
-        self._is_zygote_lost = False
+        self._is_zygote_lost = True
 
     async def start(self) -> None:
         """Start the zygote and the monitor. Raises WorkerError ``boot_failed``."""
-        home = self._settings.home
-        ready = await self._launcher.start(
-            home / "zygote.sock", home / "zygote.log", self._settings.zygote_timeout_s
-        )
-        _log.info(
-            "zygote %s ready, PID namespaces %s", ready.pid, "on" if ready.namespaces else "not permitted"
-        )
+        await self._require_zygote()
         self._watching = asyncio.create_task(self._monitor.run())
 
     @property
     def is_healthy(self) -> bool:
-        """Whether leases can be made."""
-        return not self._is_shutting_down and not self._is_zygote_lost
+        """Whether leases can be made; a lost zygote is started again by the next one."""
+        return not self._is_shutting_down
 
     def consumer_manifest(self) -> ConsumerManifest:
         """The manifest of a consumer that fits what is published here."""
@@ -104,9 +106,7 @@ class Service:
 
         Raises RequestError, Incompatible, ProviderError or WorkerError; then nothing is left of it.
         """
-        decision = self._decide(request, manifest, context, options)
-        if not decision.chosen.is_ready:
-            raise provider.not_ready(decision.chosen)
+        decision = make_decision(request, manifest, context, options, self._settings.management_modes)
         if idempotency_key is None:
             return await self._lease(decision, tokens.mint())
         async with self._keys.exclusive(idempotency_key, decision) as entry:
@@ -119,10 +119,14 @@ class Service:
 
     async def _lease(self, decision: Decision, token: str) -> Ensured:
         command_line = await self._command_lines.find(decision.chosen)
+        await self._require_zygote()
         with preparation.listen() as listener:
             record = self._admit(decision, listener.getsockname()[1])
             try:
-                await self._launch(record, decision, command_line, token, listener)
+                try:
+                    await self._launch(record, decision, command_line, token, listener)
+                finally:
+                    self._families[record.lease_ref].launch_settled.set()
                 listener.close()
                 await self._readiness.wait(record, token)
             except BaseException as error:
@@ -143,7 +147,7 @@ class Service:
             token=token,
             publication=decision.publication,
             compatibility=decision.compatibility,
-            backend=derive_backend_manifest(decision.publication, self._settings.management_modes),
+            backend=decision.backend,
             authority_refs=merge_authority_refs(decision.context, decision.request),
             boundary_ref=decision.context.boundary_ref,
         )
@@ -158,6 +162,9 @@ class Service:
         if record is None:
             return Released(released=True)
         proof = await asyncio.shield(self._begin_end(record, Cause.RELEASED))
+        if proof.survivors and not stopping.remains(record):
+            proof = msgspec.structs.replace(proof, survivors=())
+            self._close(record)
         if proof.survivors:
             raise SurvivorsError(proof)
         return Released(released=True, proof=proof)
@@ -191,32 +198,6 @@ class Service:
         await self._launcher.close(self._settings.exit_wait_s)
         await self._readiness.close()
 
-    def _decide(
-        self,
-        request: InferenceRequest,
-        manifest: ConsumerManifest,
-        context: ExecutionContext,
-        options: LeaseOptions,
-    ) -> Decision:
-        chosen = provider.load(resolve_provider(request))
-        model = resolve_model(request)
-        published = derive_publication(chosen)
-        backend = derive_backend_manifest(published, self._settings.management_modes)
-        compatibility = decide(request, manifest, backend, published)
-        if not compatibility.compatible:
-            raise Incompatible(compatibility)
-        return Decision(
-            chosen=chosen,
-            model=model,
-            publication=published,
-            compatibility=compatibility,
-            request=request,
-            manifest=manifest,
-            context=context,
-            options=options,
-            owner=preparation.owner(options.owner_pid),
-        )
-
     def _admit(self, decision: Decision, port: int) -> LeaseRecord:
         if not self.is_healthy:
             raise WorkerError("shutting_down", "cannot lease: the supervisor is ending")
@@ -228,8 +209,21 @@ class Service:
             )
         record = preparation.new_record(decision, self._settings.home, port)
         self._table.add(record)
-        self._exits[record.lease_ref] = asyncio.get_running_loop().create_future()
+        self._families = {ref: family for ref, family in self._families.items() if self._table.get(ref)}
+        self._families[record.lease_ref] = _Family(exited=asyncio.get_running_loop().create_future())
         return record
+
+    async def _require_zygote(self) -> None:
+        """Start the zygote when there is none: at first, and after one was lost with all its families."""
+        settings = self._settings
+        async with self._zygote_start:
+            if not self._is_zygote_lost or self._is_shutting_down:
+                return
+            socket_path, log_path = settings.home / ZYGOTE_SOCKET_NAME, settings.home / "zygote.log"
+            ready = await self._launcher.start(socket_path, log_path, settings.zygote_timeout_s)
+            self._is_zygote_lost = False
+        isolation = "on" if ready.namespaces and settings.namespaces else "off"
+        _log.info("zygote %s ready, PID namespaces %s", ready.pid, isolation)
 
     async def _launch(
         self,
@@ -245,10 +239,13 @@ class Service:
         preparation.make_folders(record)
         variables = self._command_lines.variables(decision.chosen)
         with preparation.memory_files(variables, record) as (variables_fd, scoreboard_fd):
-            launched = await self._launcher.launch(spec, (listener.fileno(), variables_fd, scoreboard_fd))
-        record.leader_pid, record.isolation = launched.pid, launched.isolation
-        record.pid_namespace = launched.pid_namespace
-        record.metadata["isolation"] = launched.isolation
+            fds = (listener.fileno(), variables_fd, scoreboard_fd)
+            launching = asyncio.ensure_future(self._launcher.launch(spec, fds))
+            try:
+                await asyncio.shield(launching)
+            finally:
+                # A launch that is under way cannot be taken back: its end needs to know what was started.
+                record.start_family(await launching)
 
     def _require(self, lease_ref: str) -> LeaseRecord:
         record = self._table.get(lease_ref)
@@ -265,28 +262,33 @@ class Service:
 
     def _begin_end(self, record: LeaseRecord, cause: Cause) -> asyncio.Task[ReleaseProof]:
         """Apply the cause; the one caller that crosses into STOPPING starts the stop, all share its proof."""
-        if self._apply(record, cause):
-            self._endings[record.lease_ref] = asyncio.create_task(self._end(record))
-        return self._endings[record.lease_ref]
+        family = self._families[record.lease_ref]
+        if self._apply(record, cause) or family.ending is None:
+            family.ending = asyncio.create_task(self._end(record, family))
+        return family.ending
 
-    async def _end(self, record: LeaseRecord) -> ReleaseProof:
-        exited = self._exits[record.lease_ref]
-        proof = await stopping.stop_family(record, self._launcher, exited, self._settings)
-        self._apply(record, Step.SURVIVED if proof.survivors else Step.EMPTIED)
-        self._exits.pop(record.lease_ref)
+    async def _end(self, record: LeaseRecord, family: _Family) -> ReleaseProof:
+        await family.launch_settled.wait()
+        proof = await stopping.stop_family(record, self._launcher, family.exited, self._settings)
         if proof.survivors:
+            self._apply(record, Step.SURVIVED)
             _log.error("lease %s: %d processes survived", record.lease_ref, len(proof.survivors))
         else:
-            record.processes = ()
-            await asyncio.to_thread(shutil.rmtree, record.lease_dir, ignore_errors=True)
+            self._close(record)
         return proof
 
+    def _close(self, record: LeaseRecord) -> None:
+        if record.state is State.STOPPING:
+            self._apply(record, Step.EMPTIED)
+            record.processes = ()
+            shutil.rmtree(record.lease_dir, ignore_errors=True)
+
     def _on_exit(self, message: Exited) -> None:
-        exited = self._exits.get(message.lease_ref)
+        family = self._families.get(message.lease_ref)
         record = self._table.get(message.lease_ref)
-        if exited is None or record is None or exited.done():
+        if family is None or record is None or family.exited.done():
             return
-        exited.set_result(message)
+        family.exited.set_result(message)
         if not message.stopping:
             _log.error("lease %s: family ended by itself (%s)", record.lease_ref, message.status)
             self._begin_end(record, Cause.CRASHED)
@@ -295,8 +297,8 @@ class Service:
         """The zygote is gone, and by the kernel's hand every family with it."""
         self._is_zygote_lost = True
         for record in self._table.unfinished():
-            exited = self._exits.get(record.lease_ref)
-            if exited is not None and not exited.done():
+            exited = self._families[record.lease_ref].exited
+            if not exited.done():
                 exited.set_result(
                     Exited(
                         lease_ref=record.lease_ref, pid=0, status="zygote lost", stopping=False, killed=True

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from shared.contracts import LeaseOptions
+from shared.launch import Launched
 from shared.processes import ProcessId, ProcessRow
 from shared.scoreboard import Scoreboard, local
 from supervisor.lease import LIVE_STATES, Cause, Happening, State, next_state, stops_family
@@ -45,6 +46,12 @@ class LeaseRecord(msgspec.Struct, kw_only=True, eq=False):
     pid_namespace: int | None = None
     processes: tuple[ProcessRow, ...] = ()
     seen: set[ProcessId] = msgspec.field(default_factory=set)
+
+    def start_family(self, launched: Launched) -> None:
+        """Note what the zygote has started."""
+        self.leader_pid, self.isolation = launched.pid, launched.isolation
+        self.pid_namespace = launched.pid_namespace
+        self.metadata["isolation"] = launched.isolation
 
     @property
     def is_live(self) -> bool:

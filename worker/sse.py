@@ -58,6 +58,8 @@ class EventStream:
         if not self._first.done():
             self._first.cancel()
             await asyncio.wait([self._first])
+        if not self._first.cancelled():
+            self._first.exception()  # seen: nobody may be left to await it
         await self._turn.close()
 
     async def _all_batches(self) -> AsyncIterator[list[Shown]]:
