@@ -5,6 +5,7 @@ Only loopback Hosts are served, and all routes but ``/healthz`` need the admin t
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 from typing import Any
 
@@ -16,18 +17,13 @@ from shared import http, tokens
 from shared.contracts import parse_consumer_manifest, parse_context, parse_lease_options, parse_request
 from shared.errors import RequestError
 from shared.loopback import is_loopback_host
+from supervisor import metrics, openapi
 from supervisor.service import Service
 
 MAX_BODY_BYTES = 1024 * 1024
 OPEN_PATHS = frozenset({"/healthz"})
 MAX_IDEMPOTENCY_KEY_CHARS = 256
 _log = logging.getLogger("asm_endpoint.api")
-
-
-class Renewal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The body of a renewal."""
-
-    ttl_s: float
 
 
 class Admission:
@@ -64,6 +60,23 @@ class Healthz(Resource):
         is_healthy = self._service.is_healthy
         status = falcon.HTTP_200 if is_healthy else falcon.HTTP_503
         http.send_json(resp, {"status": "ok" if is_healthy else "unavailable"}, status)
+
+
+class Metrics(Resource):
+    """``GET /metrics``."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Prometheus' text format."""
+        resp.content_type = metrics.CONTENT_TYPE
+        resp.text = metrics.render(self._service.show_all())
+
+
+class OpenApi:
+    """``GET /openapi.json``."""
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """This API, described."""
+        http.send_json(resp, openapi.document(importlib.metadata.version("asm-endpoint")))
 
 
 class Manifest(Resource):
@@ -120,7 +133,7 @@ class Endpoint(Resource):
         """A new expiry."""
         body = await _object(req)
         try:
-            ttl_s = msgspec.convert(body, Renewal).ttl_s
+            ttl_s = msgspec.convert(body, openapi.Renewal).ttl_s
         except msgspec.ValidationError as error:
             raise RequestError("invalid_request", f"cannot read renewal: {error}", param="ttl_s") from error
         parse_lease_options({"ttl_s": ttl_s})
@@ -147,6 +160,8 @@ def create_app(service: Service, admin_token: str, *lifespan: object) -> http.Fa
     """The application; ``lifespan`` are further Falcon middleware."""
     app = http.new_app(_log, Admission(tokens.fingerprint(admin_token)), *lifespan)
     app.add_route("/healthz", Healthz(service))
+    app.add_route("/metrics", Metrics(service))
+    app.add_route("/openapi.json", OpenApi())
     app.add_route("/v1/consumer-manifest", Manifest(service))
     app.add_route("/v1/providers", Providers(service))
     app.add_route("/v1/endpoints", Endpoints(service))
