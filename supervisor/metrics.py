@@ -37,9 +37,8 @@ def render(views: Sequence[LeaseView]) -> str:
         lines += _metric(name, kind, meaning, [(_labels(view), view.load[slot]) for view in live])
     sizes = [(_labels(view), view.rss_bytes) for view in live]
     lines += _metric("resident_memory_bytes", "gauge", "Resident memory of a lease's processes.", sizes)
-    lines += _metric(
-        "processes", "gauge", "Processes of a lease.", [(_labels(view), len(view.processes)) for view in live]
-    )
+    counts = [(_labels(view), len(view.processes)) for view in live]
+    lines += _metric("processes", "gauge", "Processes of a lease.", counts)
     return "\n".join(lines) + "\n"
 
 

@@ -1,0 +1,37 @@
+"""The OpenAPI document agrees with the application it describes."""
+
+from __future__ import annotations
+
+import json
+import re
+
+from supervisor.api import create_app
+from supervisor.openapi import document
+
+
+def test_every_route_is_described_and_every_description_is_a_route():
+    """The document's paths and operations are the application's own."""
+    app = create_app(None, "token")  # type: ignore[arg-type]  # no request is made
+    for path, operations in document("0")["paths"].items():
+        found = app._router.find(re.sub(r"{\w+}", "x", path))
+        assert found is not None, path
+        routed = {method.lower() for method, responder in found[1].items() if _is_ours(responder)}
+        assert routed == {name for name in operations if name != "parameters"}, path
+
+
+def test_every_reference_resolves():
+    """No schema is named that is not there."""
+    text = json.dumps(made := document("0"))
+    for name in re.findall(r"#/components/schemas/(\w+)", text):
+        assert name in made["components"]["schemas"]
+
+
+def test_contract_keys_keep_their_question_marks():
+    """The schema shows the names that really are on the wire."""
+    schemas = document("0")["components"]["schemas"]
+    assert "compatible?" in schemas["CompatibilityResult"]["properties"]
+    assert "stream?" in schemas["InferenceRequest"]["properties"]
+
+
+def _is_ours(responder: object) -> bool:
+    return getattr(responder, "__module__", "").startswith("supervisor")
