@@ -4,9 +4,9 @@
 
     EndpointError                  has status, type, code, message, param, retry_after_s, should_retry
     ├── RequestError               the caller's fault: nothing was started or lost
-    │   └── Incompatible           the compatibility decision said no; carries the result
+    │   └── Incompatible           the compatibility decision said no; carries the result (supervisor.errors)
     ├── WorkerError                our side's fault: supervisor, zygote or worker family
-    │   └── SurvivorsError         a family could not be killed; carries the proof
+    │   └── SurvivorsError         a family could not be killed; carries the proof (supervisor.errors)
     └── ProviderError              the command line or the model service behind it
 
 A class exists only where a caller branches on it; everything finer is the ``code``. The codes, with their
@@ -16,12 +16,9 @@ status and OpenAI error type, are the rows of ``KINDS``. The envelope is OpenAI'
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-
-if TYPE_CHECKING:
-    from shared.contracts import CompatibilityResult
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -144,53 +141,12 @@ class RequestError(EndpointError):
     """The caller asked for something that cannot be done; nothing was started and nothing is lost."""
 
 
-class Incompatible(RequestError):
-    """The compatibility decision was no. ``compatibility`` says which requirement failed."""
-
-    def __init__(self, compatibility: CompatibilityResult) -> None:
-        missing = ", ".join(compatibility.missing_requirements) or "unknown"
-        super().__init__(
-            "incompatible", f"cannot lease endpoint: {compatibility.reason} (missing: {missing})"
-        )
-        self.compatibility = compatibility
-
-    def envelope(self) -> dict[str, Any]:
-        """The error envelope with the whole compatibility result beside it."""
-        return {**super().envelope(), "compatibility": msgspec.to_builtins(self.compatibility)}
-
-
 class WorkerError(EndpointError):
     """The supervisor, the zygote or a worker family failed."""
 
 
-class SurvivorsError(WorkerError):
-    """Processes outlived SIGKILL. ``proof`` is the release proof with the survivors in it."""
-
-    def __init__(self, proof: Any) -> None:
-        super().__init__(
-            "survivors", f"cannot stop worker family: {len(proof.survivors)} processes survived SIGKILL"
-        )
-        self.proof = proof
-
-    def envelope(self) -> dict[str, Any]:
-        """The error envelope with the proof beside it."""
-        return {**super().envelope(), "proof": msgspec.to_builtins(self.proof)}
-
-
 class ProviderError(EndpointError):
     """The command line, or the model service it talks to, failed."""
-
-
-def from_envelope(body: Any, status: int) -> EndpointError:
-    """Rebuild the typed error from an HTTP answer; an answer that is not ours becomes ``internal_error``."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if not isinstance(error, dict) or error.get("code") not in KINDS:
-        return WorkerError("internal_error", f"cannot read answer: HTTP {status} without an error envelope")
-    if error["code"] == "incompatible" and "compatibility" in body:
-        from shared.contracts import CompatibilityResult
-
-        return Incompatible(msgspec.convert(body["compatibility"], CompatibilityResult))
-    return typed(error["code"], str(error.get("message")), param=error.get("param"))
 
 
 def typed(code: str, message: str, **details: Any) -> EndpointError:

@@ -24,13 +24,14 @@ from shared.contracts import (
     InferenceRequest,
     LeaseOptions,
 )
-from shared.errors import EndpointError, RequestError, SurvivorsError, WorkerError
+from shared.errors import EndpointError, RequestError, WorkerError
 from shared.launch import Exited
 from supervisor import monitor, preparation, publication, stopping
 from supervisor.commandlines import CommandLine, CommandLines
 from supervisor.compatibility import merge_authority_refs
 from supervisor.decision import Decision, make_decision
 from supervisor.descriptor import describe_endpoint
+from supervisor.errors import SurvivorsError
 from supervisor.idempotency import IdempotencyKeys
 from supervisor.launcher import Launcher
 from supervisor.lease import Cause, Happening, State, Step
