@@ -17,7 +17,8 @@ from shared.contracts import (
     InferenceRequest,
     LeaseOptions,
 )
-from shared.errors import EndpointError, Incompatible, ProviderError, RequestError, SurvivorsError, WorkerError
+from shared.errors import EndpointError, ProviderError, RequestError, WorkerError
+from supervisor.errors import Incompatible, SurvivorsError
 
 if TYPE_CHECKING:
     from supervisor.client import SupervisorClient

@@ -16,7 +16,7 @@ from shared.contracts import (
     InferenceRequest,
     parse_request,
 )
-from shared.errors import Incompatible, RequestError
+from shared.errors import RequestError
 from shared.provider import Executable, Provider
 from supervisor.compatibility import (
     AUTHORITY_REFS,
@@ -27,6 +27,7 @@ from supervisor.compatibility import (
     resolve_provider,
     uses_tools,
 )
+from supervisor.errors import Incompatible
 from supervisor.publication import Publication, consumer_manifest, derive_backend_manifest, derive_publication
 
 PUBLISHED = ("claude", "codex", "gemini", "amp")

@@ -6,7 +6,17 @@ from supervisor.metrics import render
 from supervisor.views import LeaseView
 
 COUNTS = dict.fromkeys(
-    ("in_flight", "queued", "standbys", "requests", "failures", "prompt_tokens", "completion_tokens", "boots"), 3
+    (
+        "in_flight",
+        "queued",
+        "standbys",
+        "requests",
+        "failures",
+        "prompt_tokens",
+        "completion_tokens",
+        "boots",
+    ),
+    3,
 )
 
 
