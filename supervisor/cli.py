@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-import sys
 from pathlib import Path
 
 
@@ -19,10 +18,13 @@ def main(argv: list[str] | None = None) -> int:
     serve.add_argument("--fd", type=int)
     serve.add_argument("--until-stdin-closes", action="store_true")
     options = parser.parse_args(argv)
-    from supervisor.serve import bind, serve as run
+    from supervisor.serve import bind
+    from supervisor.serve import serve as run
     from supervisor.settings import Settings, state_home
 
     home = options.home or state_home(os.environ)
-    listener = socket.socket(fileno=options.fd) if options.fd is not None else bind(options.host, options.port)
+    listener = (
+        socket.socket(fileno=options.fd) if options.fd is not None else bind(options.host, options.port)
+    )
     run(Settings(home=home), listener, until_stdin_closes=options.until_stdin_closes)
     return 0

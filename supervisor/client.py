@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -17,13 +17,14 @@ from shared.contracts import (
     ExecutionContext,
     InferenceRequest,
     LeaseOptions,
-    parse,
     parse_consumer_manifest,
     parse_context,
     parse_lease_options,
     parse_request,
 )
-from shared.errors import WorkerError, from_envelope
+from shared.errors import WorkerError
+from shared.reading import parse
+from supervisor.errors import from_envelope
 from supervisor.settings import state_home
 from supervisor.statefolder import StateFolder
 from supervisor.views import LeaseView, Released
@@ -53,10 +54,12 @@ class SupervisorClient:
         folder = StateFolder(home or state_home(os.environ))
         return cls(folder.require_address().url, folder.read_token())
 
-    def __enter__(self) -> SupervisorClient:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -121,7 +124,8 @@ class SupervisorClient:
             )
         except httpx.HTTPError as error:
             raise WorkerError(
-                "supervisor_unavailable", f"cannot reach the supervisor at {self.url}: {error or type(error).__name__}"
+                "supervisor_unavailable",
+                f"cannot reach the supervisor at {self.url}: {type(error).__name__}",
             ) from error
         try:
             decoded = msgspec.json.decode(answer.content)
@@ -129,7 +133,7 @@ class SupervisorClient:
             decoded = None
         if answer.is_success and decoded is not None:
             return decoded
-        raise from_envelope(decoded, answer.status_code)
+        raise from_envelope(decoded, answer.status_code, answer.headers)
 
 
 def _ref(lease_ref: str | EndpointDescriptor) -> str:

@@ -36,7 +36,9 @@ class CommandLines:
         """The provider's command line. Raises ProviderError ``cli_not_found`` or ``not_logged_in``."""
         executable = locate.find_executable(chosen, self._environ, self.user_home)
         login = locate.find_login(chosen, self._environ, self.user_home)
-        return CommandLine(executable=executable, version=await self._version(chosen, executable), login=login)
+        return CommandLine(
+            executable=executable, version=await self._version(chosen, executable), login=login
+        )
 
     def variables(self, chosen: Provider) -> dict[str, str]:
         """The variables of our environment that the provider's command line gets."""

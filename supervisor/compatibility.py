@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from shared import openai
 from shared import provider as providers
 from shared.contracts import (
     TARGET_CLASS,
@@ -28,7 +29,6 @@ UNPUBLISHED_PROVIDERS = frozenset({"cursor", "antigravity"})
 """Known to the contract's family of products, but without an endpoint."""
 
 CAPABILITIES = frozenset({"streaming", "tool_calling", "embeddings"})
-TOOL_ROLES = frozenset({"tool", "function"})
 MAX_MODEL_CHARS = 256
 
 AUTHORITY_REFS = frozenset(
@@ -143,13 +143,15 @@ def uses_tools(request: InferenceRequest) -> bool:
     A ``tools`` key in ``tool_policy`` hides the request's own ``tools``, as the contract says.
     """
     policy = request.tool_policy
-    choices = (policy.get("tool_choice"), request.tool_choice, request.function_call)
-    return (
-        bool(policy.get("tools", request.tools))
-        or bool(request.functions)
-        or any(_chooses(choice) for choice in choices)
-        or any(_bears_tools(message) for message in request.messages)
-    )
+    offered = {
+        "tools": policy.get("tools", request.tools),
+        "tool_choice": request.tool_choice,
+        "functions": request.functions,
+        "function_call": request.function_call,
+        "tool_policy": {"tool_choice": policy.get("tool_choice")},
+        "messages": request.messages,
+    }
+    return openai.uses_tools(offered)
 
 
 def _runtime_kind_check(case: Case) -> Mismatch | None:
@@ -270,13 +272,3 @@ def _authority_refs(refs: object) -> dict[str, str]:
         for key, value in refs.items()
         if key in AUTHORITY_REFS and isinstance(value, str) and value.strip()
     }
-
-
-def _chooses(tool_choice: object) -> bool:
-    return tool_choice not in (None, "none")
-
-
-def _bears_tools(message: Mapping[str, Any]) -> bool:
-    role = message.get("role")
-    is_answer = isinstance(role, str) and role.strip().lower() in TOOL_ROLES
-    return is_answer or bool(message.get("tool_calls")) or _chooses(message.get("function_call"))

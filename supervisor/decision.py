@@ -6,16 +6,19 @@ import hashlib
 
 import msgspec
 
+from shared import provider
 from shared.contracts import (
+    BackendManifest,
     CompatibilityResult,
     ConsumerManifest,
     ExecutionContext,
     InferenceRequest,
     LeaseOptions,
 )
-from shared.processes import ProcessId
 from shared.provider import Provider
-from supervisor.publication import Publication
+from supervisor.compatibility import decide, resolve_model, resolve_provider
+from supervisor.errors import Incompatible
+from supervisor.publication import Publication, derive_backend_manifest, derive_publication
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,14 +27,47 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     chosen: Provider
     model: str
     publication: Publication
+    backend: BackendManifest
     compatibility: CompatibilityResult
     request: InferenceRequest
     manifest: ConsumerManifest
     context: ExecutionContext
     options: LeaseOptions
-    owner: ProcessId | None
 
     def fingerprint(self) -> str:
         """The same for the same four arguments of ensure."""
         given = (self.request, self.manifest, self.context, self.options)
         return hashlib.sha256(msgspec.json.encode(given, order="deterministic")).hexdigest()
+
+
+def make_decision(
+    request: InferenceRequest,
+    manifest: ConsumerManifest,
+    context: ExecutionContext,
+    options: LeaseOptions,
+    management_modes: tuple[str, ...],
+) -> Decision:
+    """The decision order, in order: provider, model, publication, compatibility, and whether it can be run.
+
+    Raises RequestError, Incompatible, or ProviderError ``provider_not_ready``.
+    """
+    chosen = provider.load(resolve_provider(request))
+    model = resolve_model(request)
+    publication = derive_publication(chosen)
+    backend = derive_backend_manifest(publication, management_modes)
+    compatibility = decide(request, manifest, backend, publication)
+    if not compatibility.compatible:
+        raise Incompatible(compatibility)
+    if not chosen.is_ready:
+        raise provider.not_ready(chosen)
+    return Decision(
+        chosen=chosen,
+        model=model,
+        publication=publication,
+        backend=backend,
+        compatibility=compatibility,
+        request=request,
+        manifest=manifest,
+        context=context,
+        options=options,
+    )
