@@ -61,8 +61,9 @@ class InferenceEndpoint(SupervisorClient):
         try:
             self.consumer_manifest()
         except WorkerError as error:
+            cause = self._log_tail()
             self.close()
-            raise WorkerError("boot_failed", f"cannot start a supervisor: {self._log_tail()}") from error
+            raise WorkerError("boot_failed", f"cannot start a supervisor: {cause}") from error
 
     @property
     def pid(self) -> int:

@@ -41,34 +41,27 @@ def enter_user_namespace() -> None:
     _write("/proc/self/gid_map", f"{gid} {gid} 1")
 
 
+def leave_children_in_new_pid_namespace() -> None:
+    """The first process forked from now on is PID 1 of a new PID namespace; for good. Raises OSError."""
+    _check(_libc.unshare(CLONE_NEWPID), "unshare(CLONE_NEWPID)")
+
+
 @contextlib.contextmanager
 def new_pid_namespace_for_children() -> Iterator[None]:
-    """The first process forked inside becomes PID 1 of a new PID namespace; afterwards all is as before.
+    """The first process forked inside is PID 1 of a new PID namespace; afterwards all is as before.
 
     The kernel refuses a second ``unshare`` until the caller's children go to its own namespace again, so that
-    one is restored at the end. Raises OSError where the kernel does not allow it.
+    one is restored at the end. Raises OSError where the kernel does not allow either.
     """
     own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _check(_libc.unshare(CLONE_NEWPID), "unshare(CLONE_NEWPID)")
+        leave_children_in_new_pid_namespace()
         try:
             yield
         finally:
-            if os.getpid() != 1:
-                _check(_libc.setns(own, CLONE_NEWPID), "setns(CLONE_NEWPID)")
+            _check(_libc.setns(own, CLONE_NEWPID), "setns(CLONE_NEWPID)")
     finally:
         os.close(own)
-
-
-def can_make_pid_namespaces() -> bool:
-    """Whether :func:`new_pid_namespace_for_children` works here; without root a user namespace is entered first."""
-    try:
-        if os.geteuid() != 0:
-            enter_user_namespace()
-        with new_pid_namespace_for_children():
-            return True
-    except OSError:
-        return False
 
 
 def _check(result: int, call: str) -> None:

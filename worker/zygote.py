@@ -13,6 +13,7 @@ process that is neither a family nor below one cannot outlive the next round.
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import os
 import selectors
@@ -22,13 +23,14 @@ import struct
 import sys
 import time
 import traceback
+from typing import NoReturn
 
 import msgspec
 
 from shared import launch
 from shared.launch import Exited, Launch, Launched, LaunchFailed, LaunchSpec, Ready, Stop
-from shared.pidns import pid_namespace
 from worker import family, isolation
+from worker.forking import Way, find_way, fork_leader
 from worker.rehearsal import rehearse
 from worker.server import LeaseServer
 
@@ -41,7 +43,7 @@ class Family(msgspec.Struct, kw_only=True):
 
     lease_ref: str
     pid: int
-    has_namespace: bool
+    way: Way
     kill_at: float | None = None
     """When SIGKILL follows the SIGTERM, on the monotonic clock; None while it is not being stopped."""
     killed: bool = False
@@ -55,11 +57,11 @@ class Zygote:
     """
 
     def __init__(
-        self, server: LeaseServer, connection: socket.socket, can_isolate: bool, lifeline: tuple[int, int]
+        self, server: LeaseServer, connection: socket.socket, way: Way, lifeline: tuple[int, int]
     ) -> None:
         self._server = server
         self._connection = connection
-        self._can_isolate = can_isolate
+        self._way = way
         self._lifeline = lifeline
         self._families: dict[int, Family] = {}
         self._is_ending = False
@@ -71,7 +73,7 @@ class Zygote:
 
     def run(self) -> None:
         """Serve until the supervisor leaves or SIGTERM comes; then kill all and wait for it."""
-        self._send(Ready(pid=os.getpid(), namespaces=self._can_isolate))
+        self._send(Ready(pid=os.getpid(), namespaces=self._way is not Way.PLAIN))
         with selectors.DefaultSelector() as selector:
             selector.register(self._connection, selectors.EVENT_READ)
             selector.register(self._wakeup, selectors.EVENT_READ)
@@ -106,22 +108,22 @@ class Zygote:
                 os.close(fd)
 
     def _launch(self, spec: LaunchSpec, fds: list[int]) -> None:
-        has_namespace = self._can_isolate and spec.namespaces
+        way = self._way if spec.namespaces else Way.PLAIN
+        become = functools.partial(
+            _become_family, self._server, spec, fds, self._lifeline, way is not Way.PLAIN
+        )
         try:
-            with isolation.new_pid_namespace_for_children() if has_namespace else contextlib.nullcontext():
-                pid = os.fork()
-                if pid == 0:
-                    _become_family(self._server, spec, fds, self._lifeline, has_namespace)
+            forked = fork_leader(way, become)
         except OSError as error:
             self._send(LaunchFailed(lease_ref=spec.lease_ref, cause=f"cannot fork a worker family: {error}"))
             return
-        self._families[pid] = Family(lease_ref=spec.lease_ref, pid=pid, has_namespace=has_namespace)
+        self._families[forked.pid] = Family(lease_ref=spec.lease_ref, pid=forked.pid, way=way)
         self._send(
             Launched(
                 lease_ref=spec.lease_ref,
-                pid=pid,
-                isolation="pid_namespace" if has_namespace else "process_group",
-                pid_namespace=pid_namespace(pid) if has_namespace else None,
+                pid=forked.pid,
+                isolation="process_group" if way is Way.PLAIN else "pid_namespace",
+                pid_namespace=forked.namespace,
             )
         )
 
@@ -146,7 +148,7 @@ class Zygote:
         os.kill(found.pid, signal.SIGKILL)
 
     def _reap(self) -> None:
-        """Collect the dead. Without namespaces a dead leader's family has come to us, and is killed here."""
+        """Collect the dead. What a dead leader did not take with it has come to us, and is killed here."""
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -155,7 +157,7 @@ class Zygote:
             if pid == 0:
                 return
             if found := self._families.pop(pid, None):
-                if not found.has_namespace:
+                if found.way is not Way.DIRECT:
                     family.kill_descendants(keep=frozenset(self._families))
                 self._report_exit(found, status)
 
@@ -190,7 +192,7 @@ class Zygote:
 
 def _become_family(
     server: LeaseServer, spec: LaunchSpec, fds: list[int], lifeline: tuple[int, int], has_namespace: bool
-) -> None:
+) -> NoReturn:
     """In the forked child: run the family and never come back into the zygote's code."""
     status = 1
     try:
@@ -221,11 +223,11 @@ def main(listener_fd: int) -> None:
     listener.close()
     if _peer_uid(connection) != os.getuid():
         raise SystemExit("cannot serve a supervisor of another user")
-    can_isolate = isolation.can_make_pid_namespaces()
+    way = find_way()
     isolation.adopt_orphans()
     gc.collect()
     gc.freeze()
-    Zygote(server, connection, can_isolate, os.pipe2(os.O_CLOEXEC)).run()
+    Zygote(server, connection, way, os.pipe2(os.O_CLOEXEC)).run()
 
 
 if __name__ == "__main__":
