@@ -1,4 +1,4 @@
-"""Wiring one lease's Falcon application from its parts. Reads no environment and starts nothing by itself."""
+"""Wiring the Falcon application of one lease from its parts. Reads no environment and starts nothing by itself."""
 
 from __future__ import annotations
 
@@ -6,22 +6,29 @@ import logging
 
 from shared import http
 from shared.launch import LaunchSpec
-from worker.auth import Admission, Gate
+from worker.auth import Admission
+from worker.lease import ServedLease
 from worker.lifecycle import Lifecycle
 from worker.resources import ChatCompletions, Health, Models
 from worker.session import Session
 
 _log = logging.getLogger("asm_endpoint.worker")
+LEASE_PREFIX = "/leases/{lease_ref}"
 
 
-def create_app(
-    spec: LaunchSpec, session: Session, gate: Gate, lifecycle: Lifecycle | None = None
-) -> http.FalconApp:
-    """The application of one lease; ``lifecycle`` is left out where no process is behind it."""
-    app = http.new_app(_log, Admission(gate), *([lifecycle] if lifecycle else []))
-    prefix, models = f"/leases/{spec.lease_ref}", Models(spec)
-    app.add_route(f"{prefix}/health", Health(spec, session))
-    app.add_route(f"{prefix}/v1/models", models)
-    app.add_route(f"{prefix}/v1/models/{{model_id:path}}", models, suffix="one")
-    app.add_route(f"{prefix}/v1/chat/completions", ChatCompletions(spec, session))
+def build_app(lease: ServedLease, lifecycle: Lifecycle | None = None) -> http.FalconApp:
+    """The application of a lease that may be filled in later; no ``lifecycle`` where no process is behind it."""
+    app = http.new_app(_log, Admission(lease), *([lifecycle] if lifecycle else []))
+    models = Models(lease)
+    app.add_route(f"{LEASE_PREFIX}/health", Health(lease))
+    app.add_route(f"{LEASE_PREFIX}/v1/models", models)
+    app.add_route(f"{LEASE_PREFIX}/v1/models/{{model_id:path}}", models, suffix="one")
+    app.add_route(f"{LEASE_PREFIX}/v1/chat/completions", ChatCompletions(lease))
     return app
+
+
+def create_app(spec: LaunchSpec, session: Session) -> http.FalconApp:
+    """The application of a lease that is known, without a process's life around it."""
+    lease = ServedLease()
+    lease.begin(spec, session)
+    return build_app(lease)

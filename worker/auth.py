@@ -6,6 +6,8 @@ the same answer, so neither can be probed for. After :meth:`Gate.close` every to
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from falcon.asgi import Request, Response
 
 from shared import tokens
@@ -32,11 +34,17 @@ class Gate:
         return is_right and path.startswith(self._prefix) and not self.is_closed
 
 
+class HasGate(Protocol):
+    """A lease, as far as admission knows it."""
+
+    gate: Gate
+
+
 class Admission:
     """Falcon middleware that lets only admitted requests through."""
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
+    def __init__(self, lease: HasGate) -> None:
+        self._lease = lease
 
     async def process_request(self, req: Request, resp: Response) -> None:
         """Raises RequestError ``misdirected_host`` or ``unauthorized``."""
@@ -44,5 +52,5 @@ class Admission:
             raise RequestError(
                 "misdirected_host", "cannot serve this Host: only loopback names are served here"
             )
-        if not self._gate.admits(req.path, req.get_header("authorization")):
+        if not self._lease.gate.admits(req.path, req.get_header("authorization")):
             raise RequestError("unauthorized", "unauthorized")

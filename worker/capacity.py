@@ -38,7 +38,7 @@ class Capacity:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._taken = 0
         self.board = board or scoreboard.local()
-        self._publish()
+        self.publish()
 
     @property
     def is_idle(self) -> bool:
@@ -81,7 +81,7 @@ class Capacity:
     async def _take(self, wait_s: float) -> None:
         if self._taken < self._concurrency and not self._waiting:
             self._taken += 1
-            self._publish()
+            self.publish()
             return
         if len(self._waiting) >= self._queue_limit:
             raise self._refusal(f"{self._concurrency} turns run and {self._queue_limit} wait already")
@@ -90,14 +90,14 @@ class Capacity:
     async def _wait_turn(self, wait_s: float) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
-        self._publish()
+        self.publish()
         try:
             async with asyncio.timeout(wait_s):
                 await place
         except BaseException as error:
             if place in self._waiting:
                 self._waiting.remove(place)
-                self._publish()
+                self.publish()
             elif place.done() and not place.cancelled():
                 self._free()
             if isinstance(error, TimeoutError):
@@ -110,15 +110,16 @@ class Capacity:
             place = self._waiting.popleft()
             if not place.done():
                 place.set_result(None)
-                self._publish()
+                self.publish()
                 return
         self._taken -= 1
-        self._publish()
+        self.publish()
 
     def _refusal(self, cause: str) -> WorkerError:
         return WorkerError("at_capacity", f"cannot start a turn: {cause}", retry_after_s=RETRY_AFTER_S)
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
+        """Write the places that are taken and waited for; a new worker process thereby corrects a dead one's."""
         self.board["in_flight"] = self._taken
         self.board["queued"] = len(self._waiting)
         self.board["last_active_ns"] = time.monotonic_ns()

@@ -8,27 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import json
 import logging
 import os
 import select
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from shared import provider
-from shared.http import FalconApp
 from shared.launch import LAUNCH_FDS, LaunchSpec
 from shared.provider import CommandInputs
 from shared.scoreboard import Scoreboard
 from worker import isolation
-from worker.app import create_app
-from worker.auth import Gate
 from worker.capacity import Capacity
-from worker.lifecycle import Lifecycle
 from worker.pool import Pool
-from worker.server import LeaseServer
+from worker.rehearsal import Rehearsed
 from worker.session import Session, process_starter
 
 FIRST_FD = 3
@@ -40,7 +36,7 @@ MAX_VARIABLES_BYTES = 1024 * 1024
 KILL_ROUNDS = 20
 
 
-def run(server: LeaseServer, spec: LaunchSpec, fds: list[int], lifeline: int, has_namespace: bool) -> None:
+def run(rehearsed: Rehearsed, spec: LaunchSpec, fds: list[int], lifeline: int, has_namespace: bool) -> None:
     """Become the family's leader and serve until the end. Called in the forked child; never returns normally."""
     os.setsid()
     isolation.die_with_parent()
@@ -56,12 +52,13 @@ def run(server: LeaseServer, spec: LaunchSpec, fds: list[int], lifeline: int, ha
     _open_log(Path(spec.lease_dir) / "worker.log")
     os.chdir(Path(spec.lease_dir) / "workspace")
     kill_strays = _kill_namespace if has_namespace else kill_descendants
-    load = functools.partial(_load, spec, None if has_namespace else isolation.die_with_parent)
-    server.serve(spec, LISTENER_FD, load, kill_strays)
+    before_exec = None if has_namespace else isolation.die_with_parent
+    rehearsed.lease.begin(spec, _new_session(spec, before_exec))
+    rehearsed.server.serve(spec, LISTENER_FD, kill_strays)
 
 
-def _load(spec: LaunchSpec, before_exec: object) -> FalconApp:
-    """The lease's application, built in gunicorn's worker process."""
+def _new_session(spec: LaunchSpec, before_exec: Callable[[], None] | None) -> Session:
+    """The lease's session; it is used by gunicorn's worker process, and made anew by the fork when that dies."""
     chosen = provider.load(spec.provider)
     inputs = CommandInputs(
         executable=spec.executable,
@@ -72,16 +69,14 @@ def _load(spec: LaunchSpec, before_exec: object) -> FalconApp:
         user_home=spec.user_home,
         variables=json.loads(os.pread(VARIABLES_FD, MAX_VARIABLES_BYTES, 0)),
     )
-    start = process_starter(chosen, inputs, spec.limits, marker=spec.lease_ref, before_exec=before_exec)  # type: ignore[arg-type]
+    start = process_starter(chosen, inputs, spec.limits, marker=spec.lease_ref, before_exec=before_exec)
     capacity = Capacity(
         concurrency=spec.concurrency,
         queue_limit=spec.queue_limit,
         budget=spec.budget,
         board=Scoreboard(SCOREBOARD_FD),
     )
-    session = Session(Pool(start, spec.standby), spec.limits, capacity)
-    gate = Gate(spec.lease_ref, spec.token_sha256)
-    return create_app(spec, session, gate, Lifecycle(spec, session, gate))
+    return Session(Pool(start, spec.standby), spec.limits, capacity)
 
 
 def _reset_signals() -> None:

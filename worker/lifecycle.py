@@ -14,9 +14,7 @@ import signal
 import time
 from typing import Any
 
-from shared.launch import LaunchSpec
-from worker.auth import Gate
-from worker.session import Session
+from worker.lease import ServedLease
 
 HEARTBEAT_PERIOD_S = 1.0
 DRAIN_POLL_S = 0.02
@@ -28,41 +26,40 @@ _log = logging.getLogger("asm_endpoint.worker")
 class Lifecycle:
     """Falcon lifespan middleware; owns the background tasks of the process."""
 
-    def __init__(self, spec: LaunchSpec, session: Session, gate: Gate) -> None:
-        self._spec = spec
-        self._session = session
-        self._gate = gate
+    def __init__(self, lease: ServedLease) -> None:
+        self._lease = lease
         self._tasks: list[asyncio.Task[None]] = []
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """Install the SIGTERM handler, start the heartbeat, and prepare the standby a little later."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._begin_end)
-        loop.call_later(self._session.limits.standby_delay_s, self._session.pool.refill)
-        self._session.capacity.board.add("boots")
+        loop.call_later(self._lease.session.limits.standby_delay_s, self._lease.session.pool.refill)
+        self._lease.session.capacity.publish()
+        self._lease.session.capacity.board.add("boots")
         self._tasks.append(loop.create_task(self._beat()))
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """gunicorn's own graceful end (never the usual one): stop the command lines."""
-        await self._session.close()
+        await self._lease.session.close()
 
     def _begin_end(self) -> None:
-        if not self._gate.is_closed:
-            self._gate.close()
+        if not self._lease.gate.is_closed:
+            self._lease.gate.close()
             self._tasks.append(asyncio.get_running_loop().create_task(self._end()))
 
     async def _end(self) -> None:
-        deadline = time.monotonic() + self._spec.drain_s
-        while not self._session.capacity.is_idle and time.monotonic() < deadline:  # noqa: ASYNC110  # two conditions
+        deadline = time.monotonic() + self._lease.spec.drain_s
+        while not self._lease.session.capacity.is_idle and time.monotonic() < deadline:  # noqa: ASYNC110  # two conditions
             await asyncio.sleep(DRAIN_POLL_S)
-        await self._session.close()
+        await self._lease.session.close()
         await asyncio.sleep(FLUSH_S)
-        _log.info("lease %s ended", self._spec.lease_ref)
+        _log.info("lease %s ended", self._lease.spec.lease_ref)
         logging.shutdown()
         os._exit(0)
 
     async def _beat(self) -> None:
-        board, pool = self._session.capacity.board, self._session.pool
+        board, pool = self._lease.session.capacity.board, self._lease.session.pool
         while True:
             board["heartbeat_ns"] = time.monotonic_ns()
             board["standbys"] = pool.standbys

@@ -1,20 +1,25 @@
 """Doing everything once before the first fork, so that families find it done.
 
-Imports that gunicorn would make late, and the first building of an application and a server configuration, which
-fills caches and touches pages that all families then share. Nothing here serves, listens or starts a process.
+Imports that gunicorn would make late, the server's configuration, the application, and its first requests: they
+fill caches, compile routes and touch memory that all families then share. Nothing here listens or starts a process.
 """
 
 from __future__ import annotations
 
+import asyncio
 import importlib
-from typing import NoReturn
+import logging
+from typing import Any, NoReturn
 
-from shared import provider, scoreboard
+import msgspec
+
+from shared import provider, tokens
 from shared.contracts import Budget
+from shared.http import FalconApp
 from shared.launch import LaunchSpec, TurnLimits
-from worker.app import create_app
-from worker.auth import Gate
+from worker.app import build_app
 from worker.capacity import Capacity
+from worker.lease import ServedLease
 from worker.lifecycle import Lifecycle
 from worker.pool import Pool
 from worker.server import LeaseServer
@@ -22,7 +27,6 @@ from worker.session import Session
 
 PRELOAD = (
     "asyncio.runners",
-    "falcon.asgi",
     "gunicorn.arbiter",
     "gunicorn.asgi.lifespan",
     "gunicorn.asgi.protocol",
@@ -31,12 +35,13 @@ PRELOAD = (
     "gunicorn.workers.gasgi",
 )
 """gunicorn names its classes by strings and imports them when it needs them."""
+TOKEN = "rehearsal"  # noqa: S105  # opens nothing: no process serves this lease
 SPEC = LaunchSpec(
     lease_ref="rehearsal",
     endpoint_id="rehearsal",
     provider="rehearsal",
     model="rehearsal",
-    token_sha256="",
+    token_sha256=tokens.fingerprint(TOKEN),
     streaming=True,
     executable=("rehearsal",),
     cli_version=None,
@@ -51,20 +56,68 @@ SPEC = LaunchSpec(
     drain_s=0,
     namespaces=False,
 )
+REQUESTS = (
+    ("GET", "/leases/rehearsal/health", b"", 200),
+    ("GET", "/leases/rehearsal/nowhere", b"", 404),
+    ("POST", "/leases/rehearsal/v1/chat/completions", b'{"messages":[],"tools":[1]}', 400),
+)
+"""Method, path, body and the status that shows that the rehearsal went as it should."""
 
 
-def rehearse() -> LeaseServer:
-    """Import and build everything once; returns the server that families are to fill in."""
+class Rehearsed(msgspec.Struct, frozen=True, kw_only=True):
+    """What families take over: the lease to fill in, the application around it, and the server."""
+
+    lease: ServedLease
+    app: FalconApp
+    server: LeaseServer
+
+
+def rehearse() -> Rehearsed:
+    """Import and build everything, and serve a few requests without a socket. Raises RuntimeError on a wrong answer."""
     for module in PRELOAD:
         importlib.import_module(module)
     for name in provider.names():
         provider.load(name)
-    capacity = Capacity(concurrency=1, queue_limit=0, board=scoreboard.local())
-    session = Session(Pool(_start_nothing, 0), SPEC.limits, capacity)
-    gate = Gate(SPEC.lease_ref, SPEC.token_sha256)
-    create_app(SPEC, session, gate, Lifecycle(SPEC, session, gate))
-    return LeaseServer()
+    lease = ServedLease()
+    capacity = Capacity(concurrency=1, queue_limit=0)
+    lease.begin(SPEC, Session(Pool(_start_nothing, 0), SPEC.limits, capacity))
+    app = build_app(lease, Lifecycle(lease))
+    for method, path, body, status in REQUESTS:
+        answered = asyncio.run(_request(app, method, path, body))
+        if answered != status:
+            raise RuntimeError(f"rehearsal: {method} {path} answered {answered} instead of {status}")
+    return Rehearsed(lease=lease, app=app, server=LeaseServer(lambda: app))
+
+
+async def _request(app: FalconApp, method: str, path: str, body: bytes) -> int:
+    sent: list[dict[str, Any]] = []
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(b"host", b"127.0.0.1"), (b"authorization", f"Bearer {TOKEN}".encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("127.0.0.1", 1),
+    }
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    logger = logging.getLogger("asm_endpoint")
+    logger.disabled = True
+    await app(scope, receive, send)
+    logger.disabled = False
+    return int(sent[0]["status"])
 
 
 def _start_nothing() -> NoReturn:
-    raise NotImplementedError("a rehearsal starts no process")
+    raise RuntimeError("a rehearsal starts no process")

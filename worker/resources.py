@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import falcon
 from falcon.asgi import Request, Response
 
 from shared import http, openai
 from shared.errors import RequestError
-from shared.launch import LaunchSpec
 from worker.completion import CompletionRequest, read_request
-from worker.session import Session, query, stream
+from worker.lease import ServedLease
+from worker.session import query, stream
 from worker.sse import EventStream
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -20,13 +21,12 @@ MAX_BODY_BYTES = 1024 * 1024
 class Health:
     """``GET health``: what this worker is and how busy it is."""
 
-    def __init__(self, spec: LaunchSpec, session: Session) -> None:
-        self._spec = spec
-        self._session = session
+    def __init__(self, lease: ServedLease) -> None:
+        self._lease = lease
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: Request, resp: Response, lease_ref: str) -> None:
         """200 while the worker serves."""
-        spec = self._spec
+        spec, session = self._lease.spec, self._lease.session
         http.send_json(
             resp,
             {
@@ -36,7 +36,7 @@ class Health:
                 "provider": spec.provider,
                 "model": spec.model,
                 "cli": {"path": spec.executable[-1], "version": spec.cli_version},
-                "load": self._session.capacity.board.counts() | {"standbys": self._session.pool.standbys},
+                "load": session.capacity.board.counts() | {"standbys": session.pool.standbys},
             },
         )
 
@@ -44,31 +44,35 @@ class Health:
 class Models:
     """``GET v1/models`` and ``v1/models/{id}``: the one pinned model."""
 
-    def __init__(self, spec: LaunchSpec) -> None:
-        self._model = openai.model_object(spec.model, int(time.time()), spec.provider)
+    def __init__(self, lease: ServedLease) -> None:
+        self._lease = lease
+        self._created = int(time.time())
 
-    async def on_get(self, req: Request, resp: Response) -> None:
+    async def on_get(self, req: Request, resp: Response, lease_ref: str) -> None:
         """A list of one."""
-        http.send_json(resp, {"object": "list", "data": [self._model]})
+        http.send_json(resp, {"object": "list", "data": [self._model()]})
 
-    async def on_get_one(self, req: Request, resp: Response, model_id: str) -> None:
+    async def on_get_one(self, req: Request, resp: Response, lease_ref: str, model_id: str) -> None:
         """The pinned model; 404 for any other."""
-        if model_id != self._model["id"]:
+        if model_id != self._lease.spec.model:
             raise RequestError("not_found", f"the model {model_id!r} does not exist here", param="model")
-        http.send_json(resp, self._model)
+        http.send_json(resp, self._model())
+
+    def _model(self) -> dict[str, Any]:
+        spec = self._lease.spec
+        return openai.model_object(spec.model, self._created, spec.provider)
 
 
 class ChatCompletions:
     """``POST v1/chat/completions``."""
 
-    def __init__(self, spec: LaunchSpec, session: Session) -> None:
-        self._spec = spec
-        self._session = session
+    def __init__(self, lease: ServedLease) -> None:
+        self._lease = lease
 
-    async def on_post(self, req: Request, resp: Response) -> None:
+    async def on_post(self, req: Request, resp: Response, lease_ref: str) -> None:
         """Run one turn. A caller that leaves has its request cancelled, and with it the turn."""
         body = await http.read_json(req, MAX_BODY_BYTES)
-        request = read_request(body, model=self._spec.model, streaming=self._spec.streaming)
+        request = read_request(body, model=self._lease.spec.model, streaming=self._lease.spec.streaming)
         if request.ignored:
             resp.set_header("x-ignored-parameters", ", ".join(request.ignored))
         if request.stream:
@@ -77,19 +81,21 @@ class ChatCompletions:
             await self._complete(request, resp)
 
     async def _complete(self, request: CompletionRequest, resp: Response) -> None:
-        completion = await query(self._session, request.prompt)
+        completion = await query(self._lease.session, request.prompt)
         answer = openai.completion_object(
-            completion, completion_id=openai.new_completion_id(), model=self._spec.model
+            completion, completion_id=openai.new_completion_id(), model=self._lease.spec.model
         )
         http.send_json(resp, answer)
 
     async def _stream(self, request: CompletionRequest, resp: Response) -> None:
         encoder = openai.ChunkEncoder(
             completion_id=openai.new_completion_id(),
-            model=self._spec.model,
+            model=self._lease.spec.model,
             include_usage=request.include_usage,
         )
-        events = EventStream(stream(self._session, request.prompt), encoder, self._session.limits.heartbeat_s)
+        events = EventStream(
+            stream(self._lease.session, request.prompt), encoder, self._lease.session.limits.heartbeat_s
+        )
         await events.open()
         resp.status = falcon.HTTP_200
         resp.content_type = "text/event-stream; charset=utf-8"

@@ -36,12 +36,13 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
     """The gunicorn application of one family.
 
     It is built in the zygote, once, because its configuration is the same for all families but for three settings;
-    each family gets its copy by the fork and fills those in with :meth:`serve`.
+    each family gets its copy by the fork and fills those in with :meth:`serve`. ``load`` gives the application in
+    the worker process.
     """
 
-    def __init__(self) -> None:
-        self._load: Callable[[], FalconApp] = _no_application
-        self._kill_strays: Callable[[], None] = _no_application
+    def __init__(self, load: Callable[[], FalconApp]) -> None:
+        self._load = load
+        self._kill_strays: Callable[[], None] = _kill_nothing
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS + 1)
         super().__init__()
 
@@ -56,22 +57,16 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
         for name, value in settings.items():
             self.cfg.set(name, value)
 
-    def serve(
-        self,
-        spec: LaunchSpec,
-        listener_fd: int,
-        load: Callable[[], FalconApp],
-        kill_strays: Callable[[], None],
-    ) -> None:
+    def serve(self, spec: LaunchSpec, listener_fd: int, kill_strays: Callable[[], None]) -> None:
         """Serve one lease until the end. ``kill_strays`` ends all processes below the arbiter."""
-        self._load, self._kill_strays = load, kill_strays
+        self._kill_strays = kill_strays
         self.cfg.set("bind", f"fd://{listener_fd}")
         self.cfg.set("graceful_timeout", int(spec.drain_s + STOP_MARGIN_S))
         self.cfg.set("proc_name", f"asm-endpoint {spec.lease_ref}")
         self.run()
 
     def load(self) -> FalconApp:
-        """Build the application, in the worker process."""
+        """The application; called in the worker process."""
         return self._load()
 
     def _child_exit(self, arbiter: Any, worker: Any) -> None:
@@ -83,8 +78,8 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
             os._exit(CRASH_LOOP_EXIT)
 
 
-def _no_application() -> NoReturn:
-    raise RuntimeError("cannot load: no lease is served yet")
+def _kill_nothing() -> NoReturn:
+    raise RuntimeError("cannot kill strays: no lease is served yet")
 
 
 def _post_fork(arbiter: Any, worker: Any) -> None:

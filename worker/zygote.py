@@ -31,8 +31,7 @@ from shared import launch
 from shared.launch import Exited, Launch, Launched, LaunchFailed, LaunchSpec, Ready, Stop
 from worker import family, isolation
 from worker.forking import Way, find_way, fork_leader
-from worker.rehearsal import rehearse
-from worker.server import LeaseServer
+from worker.rehearsal import Rehearsed, rehearse
 
 STRAY_WAIT_S = 5.0
 """How long the end waits for killed families to be reaped."""
@@ -57,9 +56,9 @@ class Zygote:
     """
 
     def __init__(
-        self, server: LeaseServer, connection: socket.socket, way: Way, lifeline: tuple[int, int]
+        self, rehearsed: Rehearsed, connection: socket.socket, way: Way, lifeline: tuple[int, int]
     ) -> None:
-        self._server = server
+        self._rehearsed = rehearsed
         self._connection = connection
         self._way = way
         self._lifeline = lifeline
@@ -110,7 +109,7 @@ class Zygote:
     def _launch(self, spec: LaunchSpec, fds: list[int]) -> None:
         way = self._way if spec.namespaces else Way.PLAIN
         become = functools.partial(
-            _become_family, self._server, spec, fds, self._lifeline, way is not Way.PLAIN
+            _become_family, self._rehearsed, spec, fds, self._lifeline, way is not Way.PLAIN
         )
         try:
             forked = fork_leader(way, become)
@@ -191,14 +190,14 @@ class Zygote:
 
 
 def _become_family(
-    server: LeaseServer, spec: LaunchSpec, fds: list[int], lifeline: tuple[int, int], has_namespace: bool
+    rehearsed: Rehearsed, spec: LaunchSpec, fds: list[int], lifeline: tuple[int, int], has_namespace: bool
 ) -> NoReturn:
     """In the forked child: run the family and never come back into the zygote's code."""
     status = 1
     try:
         reader, writer = lifeline
         os.close(writer)
-        family.run(server, spec, fds, reader, has_namespace)
+        family.run(rehearsed, spec, fds, reader, has_namespace)
         status = 0
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
@@ -217,7 +216,7 @@ def _peer_uid(connection: socket.socket) -> int:
 
 def main(listener_fd: int) -> None:
     """Preload, accept the supervisor, serve."""
-    server = rehearse()
+    rehearsed = rehearse()
     listener = socket.socket(fileno=listener_fd)
     connection, _ = listener.accept()
     listener.close()
@@ -227,7 +226,7 @@ def main(listener_fd: int) -> None:
     isolation.adopt_orphans()
     gc.collect()
     gc.freeze()
-    Zygote(server, connection, way, os.pipe2(os.O_CLOEXEC)).run()
+    Zygote(rehearsed, connection, way, os.pipe2(os.O_CLOEXEC)).run()
 
 
 if __name__ == "__main__":

@@ -28,9 +28,7 @@ def application() -> object:
     from shared.launch import LaunchSpec, TurnLimits
     from shared.provider import CommandInputs
     from worker.app import create_app
-    from worker.auth import Gate
     from worker.capacity import Capacity
-    from worker.lifecycle import Lifecycle
     from worker.pool import Pool
     from worker.session import Session, process_starter
 
@@ -69,8 +67,7 @@ def application() -> object:
     session = Session(
         Pool(process_starter(echo, inputs, limits), 0), limits, Capacity(concurrency=4, queue_limit=16)
     )
-    gate = Gate(LEASE_REF, spec.token_sha256)
-    return create_app(spec, session, gate, Lifecycle(spec, session, gate))
+    return create_app(spec, session)
 
 
 class ColdLease:
@@ -98,11 +95,9 @@ class ColdLease:
         """The arbiter's."""
         return self._process.pid
 
-    def wait(self) -> None:
+    def wait(self, http: httpx.Client) -> None:
         """Until the first 200."""
-        answer = httpx.get(
-            self.url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=READY_TIMEOUT_S, trust_env=False
-        )
+        answer = http.get(self.url, headers={"authorization": f"Bearer {TOKEN}"}, timeout=READY_TIMEOUT_S)
         assert answer.status_code == 200
 
     def end(self) -> None:

@@ -28,10 +28,10 @@ def ensure_and_ask(endpoint: InferenceEndpoint, http: httpx.Client) -> EndpointD
     return descriptor
 
 
-def cold_start(folder: Path) -> ColdLease:
+def cold_start(folder: Path, http: httpx.Client) -> ColdLease:
     """Spawn, and get the first healthy answer."""
     lease = ColdLease(folder)
-    lease.wait()
+    lease.wait(http)
     return lease
 
 
@@ -50,7 +50,7 @@ def test_a_lease_is_ready_five_times_faster_than_a_spawned_server(
 
         def cold() -> float:
             started = time.perf_counter()
-            lease = cold_start(tmp_path)
+            lease = cold_start(tmp_path, http)
             elapsed_s = time.perf_counter() - started
             lease.end()
             return elapsed_s
@@ -81,7 +81,7 @@ def test_fifty_leases_are_ready_eight_times_faster_in_parallel(endpoint: Inferen
 
         def cold() -> float:
             leases: list[ColdLease] = []
-            elapsed_s = all_at_once_s([lambda: leases.append(cold_start(tmp_path))] * PARALLEL_LEASES)
+            elapsed_s = all_at_once_s([lambda: leases.append(cold_start(tmp_path, http))] * PARALLEL_LEASES)
             for lease in leases:
                 lease.end()
             return elapsed_s
@@ -96,11 +96,11 @@ def test_an_idle_lease_weighs_at_most_two_fifths_of_a_spawned_server(
     endpoint: InferenceEndpoint, tmp_path: Path
 ):
     """PSS of 20 idle leases, the zygote's own memory included, against 20 spawned servers."""
-    cold = [cold_start(tmp_path) for _ in range(MEMORY_LEASES)]
-    cold_bytes = sum(tree_pss_bytes(lease.pid) for lease in cold)
-    for lease in cold:
-        lease.end()
     with httpx.Client(trust_env=False) as http:
+        cold = [cold_start(tmp_path, http) for _ in range(MEMORY_LEASES)]
+        cold_bytes = sum(tree_pss_bytes(lease.pid) for lease in cold)
+        for lease in cold:
+            lease.end()
         leases = [ensure_and_ask(endpoint, http) for _ in range(MEMORY_LEASES)]
     zygote_pid = _zygote_pid(endpoint, leases[0])
     warm_bytes = tree_pss_bytes(zygote_pid)
