@@ -38,7 +38,6 @@ def serve(settings: Settings, listener: socket.socket, *, until_stdin_closes: bo
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     host, port = listener.getsockname()[:2]
     address = Address(url=f"http://{f'[{host}]' if ':' in host else host}:{port}", pid=os.getpid())
     try:

@@ -35,7 +35,7 @@ from supervisor.errors import SurvivorsError
 from supervisor.idempotency import IdempotencyKeys
 from supervisor.launcher import Launcher
 from supervisor.lease import Cause, Happening, State, Step
-from supervisor.readiness import ReadinessProbe
+from supervisor.readiness import until_ready
 from supervisor.settings import Settings
 from supervisor.statefolder import ZYGOTE_SOCKET_NAME
 from supervisor.table import LeaseRecord, LeaseTable
@@ -72,7 +72,6 @@ class Service:
         self._families: dict[str, _Family] = {}
         self._zygote_start = asyncio.Lock()
         self._keys = IdempotencyKeys()
-        self._readiness = ReadinessProbe(settings.boot_timeout_s)
         self._watching: asyncio.Task[None] | None = None
         self._is_shutting_down = False
         self._is_zygote_lost = True
@@ -129,7 +128,7 @@ class Service:
                 finally:
                     self._families[record.lease_ref].launch_settled.set()
                 listener.close()
-                await self._readiness.wait(record, token)
+                await until_ready(record, token, self._settings.boot_timeout_s)
             except BaseException as error:
                 await asyncio.shield(self._begin_end(record, Cause.BOOT_FAILED))
                 if isinstance(error, EndpointError | asyncio.CancelledError):
@@ -197,7 +196,6 @@ class Service:
         if self._watching:
             self._watching.cancel()
         await self._launcher.close(self._settings.exit_wait_s)
-        await self._readiness.close()
 
     def _admit(self, decision: Decision, port: int) -> LeaseRecord:
         if not self.is_healthy:
