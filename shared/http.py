@@ -67,7 +67,7 @@ class RequestLog:
         """One line: id, method, path, status, milliseconds until the response began. Never a body or header."""
         elapsed_ms = (time.monotonic() - req.context.started_at) * 1000
         self._logger.info(
-            "%s %s %s %s %.1fms", req.context.request_id, req.method, req.path, resp.status_code, elapsed_ms
+            "%s %s %r %s %.1fms", req.context.request_id, req.method, req.path, resp.status_code, elapsed_ms
         )
 
 
