@@ -67,9 +67,10 @@ def output_or_skip(code: str) -> str:
 def test_a_loopback_only_network_reaches_itself_and_nothing_else(who: str) -> None:
     """Whoever enters keeps 127.0.0.1, uid and gid, and finds every other address unreachable."""
     before = "import os; ids = os.getuid(), os.getgid(); network = os.readlink('/proc/self/ns/net')\n"
+    before += "was_inside = netns.is_loopback_only()  # as the whole suite is, where that is permitted\n"
     after = """
 assert (os.getuid(), os.getgid()) == ids
-assert os.readlink('/proc/self/ns/net') != network
+assert was_inside or os.readlink('/proc/self/ns/net') != network
 assert netns.is_loopback_only()
 """
     code = who + before + ENTER + after + TALK_TO_ONESELF + TALK_TO_OTHERS
