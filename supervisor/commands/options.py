@@ -1,0 +1,72 @@
+"""The options that several commands share, and what they mean in the contract's terms."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+Parsers = Any
+"""What ``add_subparsers`` returns; argparse has no public name for it."""
+Command = Callable[[argparse.Namespace], int]
+
+LEASE_OPTIONS = ("ttl_s", "idle_timeout_s", "owner_pid", "concurrency", "standby")
+
+
+def add_parser(
+    parsers: Parsers, name: str, command: Command, summary: str, **details: Any
+) -> argparse.ArgumentParser:
+    """A command's parser; its help begins with ``summary``."""
+    parser: argparse.ArgumentParser = parsers.add_parser(
+        name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False, **details
+    )
+    parser.set_defaults(command=command, command_name=name)
+    return parser
+
+
+def add_home(parser: argparse.ArgumentParser) -> None:
+    """``--home``, the state folder."""
+    parser.add_argument(
+        "--home",
+        type=_folder,
+        metavar="FOLDER",
+        help="state folder of the supervisor (default: $ASM_ENDPOINT_HOME, else asm-endpoint in the XDG state folder)",
+    )
+
+
+def add_json(parser: argparse._ActionsContainer) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def add_request(parser: argparse.ArgumentParser) -> None:
+    """What is asked for: ``--provider``, ``--model``, ``--stream``."""
+    parser.add_argument("--provider", required=True, help="claude, codex, gemini, amp, or echo")
+    parser.add_argument("--model", required=True, help="the provider's name of the model, e.g. sonnet")
+    parser.add_argument("--stream", action="store_true", help="refuse a provider that cannot stream")
+
+
+def add_lease_options(parser: argparse.ArgumentParser) -> None:
+    """How long the lease lives, for whom, and how much of it."""
+    parser.add_argument("--ttl-s", type=float, metavar="S", help="the lease ends after this time")
+    parser.add_argument("--idle-timeout-s", type=float, metavar="S", help="it ends after this time unused")
+    parser.add_argument("--owner-pid", type=int, metavar="PID", help="it ends with this process")
+    parser.add_argument("--concurrency", type=int, metavar="N", help="turns at once; more wait")
+    parser.add_argument("--standby", type=int, metavar="N", help="command lines kept ready for the next turn")
+
+
+def request(options: argparse.Namespace) -> dict[str, Any]:
+    """The inference request that the options make."""
+    preference = {"provider": options.provider, "id": options.model}
+    return {"model_preference": preference, "stream?": options.stream}
+
+
+def lease_options(options: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
+    """The lease options that were given; ``defaults`` hold for those that were not."""
+    given = {name: getattr(options, name) for name in LEASE_OPTIONS}
+    return {**defaults, **{name: value for name, value in given.items() if value is not None}}
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()

@@ -1,0 +1,65 @@
+"""``serve``: a supervisor in the foreground, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+
+from shared.errors import WorkerError
+from supervisor.commands.options import Parsers, add_home, add_parser
+
+MAX_PORT = 65_535
+
+
+def add_parsers(parsers: Parsers) -> None:
+    """Add ``serve``."""
+    parser = add_parser(parsers, "serve", serve, "run a supervisor until SIGTERM or Ctrl-C")
+    add_home(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="loopback address (default: %(default)s)")
+    parser.add_argument("--port", type=_port, default=0, help="0 to 65535 (default: 0, any free one)")
+    parser.add_argument(
+        "--no-namespaces",
+        action="store_true",
+        help="use process groups even where PID namespaces are allowed",
+    )
+    parser.add_argument(
+        "--management-mode",
+        action="append",
+        dest="management_modes",
+        metavar="MODE",
+        help="publish this management mode, first one first (repeatable; default: jido_managed)",
+    )
+    parser.add_argument(
+        "--fd", type=int, metavar="N", help="serve on this inherited listening socket instead"
+    )
+    parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does")
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Serve. Raises RequestError (not loopback) or WorkerError ``already_running``."""
+    from supervisor.publication import DEFAULT_MANAGEMENT_MODES
+    from supervisor.serve import bind
+    from supervisor.serve import serve as serve_on
+    from supervisor.settings import Settings, state_home
+
+    home = options.home or state_home(os.environ)
+    modes = tuple(options.management_modes or DEFAULT_MANAGEMENT_MODES)
+    settings = Settings(home=home, namespaces=not options.no_namespaces, management_modes=modes)
+    listener = bind(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
+    us = os.getpid()
+    try:
+        serve_on(settings, listener, until_stdin_closes=options.until_stdin_closes)
+    except SystemExit as end:
+        if end.code and os.getpid() == us:  # not in the server's own child, whose code gunicorn reads
+            raise WorkerError(
+                "boot_failed", "cannot serve: the server failed, as its log above says"
+            ) from end
+        raise
+    return 0
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and int(text) <= MAX_PORT):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to {MAX_PORT}")
+    return int(text)

@@ -1,0 +1,53 @@
+"""How descriptors and proofs are put into words, and into shell variables. Pure."""
+
+from __future__ import annotations
+
+import shlex
+
+from shared import tokens
+from shared.contracts import EndpointDescriptor
+from supervisor.views import Released
+
+
+def token(descriptor: EndpointDescriptor) -> str:
+    """The endpoint's API key."""
+    return tokens.bearer_token(descriptor.headers["authorization"]) or ""
+
+
+def summary(descriptor: EndpointDescriptor) -> dict[str, str]:
+    """What a person wants to know of an endpoint; without its token."""
+    return {
+        "base_url": descriptor.base_url,
+        "lease_ref": descriptor.lease_ref,
+        "provider": descriptor.provider_identity,
+        "model": descriptor.model_identity,
+        "isolation": str(descriptor.metadata.get("isolation")),
+        "expires": str(descriptor.metadata.get("expires_at")),
+    }
+
+
+def variables(descriptor: EndpointDescriptor) -> dict[str, str]:
+    """The environment that OpenAI's clients read, and the lease to release."""
+    return {
+        "OPENAI_BASE_URL": descriptor.base_url,
+        "OPENAI_API_KEY": token(descriptor),
+        "ASM_ENDPOINT_LEASE_REF": descriptor.lease_ref,
+    }
+
+
+def exports(descriptor: EndpointDescriptor) -> str:
+    """The same as lines for a POSIX shell to evaluate."""
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables(descriptor).items())
+
+
+def proof_line(lease_ref: str, released: Released) -> str:
+    """How a lease ended, in one line."""
+    proof = released.proof
+    if proof is None:
+        return f"released {lease_ref}: unknown here, nothing to end"
+    how = "SIGKILL was needed" if proof.sigkill_needed else "SIGTERM was enough"
+    verb = "released" if released.released else "could not end"
+    return (
+        f"{verb} {lease_ref}: {len(proof.processes)} processes in {proof.elapsed_ms:.0f} ms, {how}, "
+        f"{len(proof.survivors) or 'no'} survivors ({proof.verified})"
+    )

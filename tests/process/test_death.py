@@ -1,0 +1,196 @@
+"""Who dies with whom: real families, killed from outside at every level, in both kinds of isolation."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from shared import processes
+from shared.processes import ProcessId
+from supervisor import EndpointDescriptor, InferenceEndpoint
+from worker.server import MAX_DEATHS
+
+pytestmark = pytest.mark.process
+ISOLATION = {"pid_namespace": (), "process_group": ("--no-namespaces",)}
+WAIT_S = 20.0
+POLL_S = 0.02
+HTTP_TIMEOUT_S = 30.0
+MISBEHAVE = "ASM_ENDPOINT_ECHO_MISBEHAVE"
+KEY_VARIABLE, KEY = "ANTHROPIC_API_KEY", "a-provider-key-that-must-not-travel"
+
+
+@pytest.fixture(params=ISOLATION)
+def endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceEndpoint]:
+    """An embedded supervisor of its own for each test, once with and once without PID namespaces."""
+    monkeypatch.setenv(MISBEHAVE, "1")
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    with InferenceEndpoint(serve_arguments=ISOLATION[request.param]) as running:
+        running.isolation = request.param
+        yield running
+
+
+def lease(endpoint: InferenceEndpoint) -> EndpointDescriptor:
+    """A lease with one standby, seen alive."""
+    descriptor, _ = endpoint.ensure_endpoint({"model_preference": {"provider": "echo", "id": "any"}})
+    assert descriptor.metadata["isolation"] == endpoint.isolation
+    until(lambda: endpoint.endpoint(descriptor).load["standbys"] == 1)
+    return descriptor
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Poll, with a deadline."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(POLL_S)
+
+
+def family_of(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -> list[ProcessId]:
+    """Leader first."""
+    return [ProcessId(row.pid, row.create_time) for row in endpoint.endpoint(descriptor).processes]
+
+
+def inner_worker(family: list[ProcessId]) -> ProcessId:
+    """gunicorn's worker process: the one below the leader that has the command lines below it."""
+    (worker,) = [each for each in family[1:] if psutil.Process(each.pid).ppid() == family[0].pid]
+    return worker
+
+
+def ask(descriptor: EndpointDescriptor, text: str) -> httpx.Response:
+    """One completion."""
+    return httpx.post(
+        f"{descriptor.base_url}/chat/completions",
+        headers=descriptor.headers,
+        json={"messages": [{"role": "user", "content": text}]},
+        timeout=HTTP_TIMEOUT_S,
+        trust_env=False,
+    )
+
+
+def test_a_killed_zygote_takes_every_family_along(endpoint: InferenceEndpoint):
+    """The kernel does it; the leases are lost, and the next lease starts a new zygote."""
+    leases = [lease(endpoint) for _ in range(2)]
+    families = [process for each in leases for process in family_of(endpoint, each)]
+    psutil.Process(family_of(endpoint, leases[0])[0].pid).parent().kill()
+    until(lambda: not processes.alive(families))
+    until(lambda: [endpoint.endpoint(each).cause for each in leases] == ["lost", "lost"])
+    assert ask(lease(endpoint), "again").status_code == 200
+
+
+def test_a_killed_leader_takes_its_family_along(endpoint: InferenceEndpoint):
+    """The lease closes as crashed, and its neighbour goes on."""
+    victim, neighbour = lease(endpoint), lease(endpoint)
+    family = family_of(endpoint, victim)
+    os.kill(family[0].pid, signal.SIGKILL)
+    until(lambda: not processes.alive(family))
+    until(lambda: endpoint.endpoint(victim).state == "closed")
+    assert endpoint.endpoint(victim).cause == "crashed"
+    assert ask(neighbour, "still here").status_code == 200
+
+
+def test_a_killed_worker_process_is_replaced_and_leaves_nothing(endpoint: InferenceEndpoint):
+    """The descriptor stays valid; the command lines of the dead one are gone; health says degraded."""
+    descriptor = lease(endpoint)
+    family = family_of(endpoint, descriptor)
+    worker = inner_worker(family)
+    os.kill(worker.pid, signal.SIGKILL)
+    until(lambda: not processes.alive(family[1:]))
+    until(lambda: endpoint.endpoint(descriptor).load["boots"] == 2)
+    assert ask(descriptor, "healed").json()["choices"][0]["message"]["content"] == "healed"
+    assert endpoint.endpoint(descriptor).health == "degraded"
+
+
+def test_a_worker_process_that_keeps_dying_ends_the_lease(endpoint: InferenceEndpoint):
+    """More than three deaths in a minute are a crash, not something to heal for ever."""
+    descriptor = lease(endpoint)
+    for boots in range(2, 2 + MAX_DEATHS):
+        os.kill(inner_worker(family_of(endpoint, descriptor)).pid, signal.SIGKILL)
+        until(lambda boots=boots: endpoint.endpoint(descriptor).load["boots"] == boots)
+    os.kill(inner_worker(family_of(endpoint, descriptor)).pid, signal.SIGKILL)
+    until(lambda: endpoint.endpoint(descriptor).state == "closed")
+    assert endpoint.endpoint(descriptor).cause == "crashed"
+
+
+def test_a_killed_standby_is_replaced_before_it_is_needed(endpoint: InferenceEndpoint):
+    """The next turn does not meet the dead one."""
+    descriptor = lease(endpoint)
+    family = family_of(endpoint, descriptor)
+    worker = inner_worker(family)
+    (standby,) = [each for each in family if psutil.Process(each.pid).ppid() == worker.pid]
+    os.kill(standby.pid, signal.SIGKILL)
+    assert ask(descriptor, "served").status_code == 200
+
+
+def test_a_release_ends_what_hides_and_what_ignores_sigterm(endpoint: InferenceEndpoint):
+    """A daemonised grandchild in its own session that ignores SIGTERM is in the proof, and gone."""
+    descriptor = lease(endpoint)
+    assert ask(descriptor, "[[ignore-term]] [[daemonise]] done").status_code == 200
+    family = family_of(endpoint, descriptor)
+    hidden = [each for each in family if "echo_cli" in " ".join(psutil.Process(each.pid).cmdline())]
+    assert hidden
+    proof = endpoint.release_endpoint(descriptor).proof
+    assert proof is not None
+    assert not proof.survivors
+    assert {each.pid for each in hidden} <= {each.pid for each in proof.processes}
+    assert not processes.alive(family)
+
+
+def test_no_secret_is_where_others_could_read_it(endpoint: InferenceEndpoint):
+    """Neither the lease's token nor a provider's key is in any argv, environment, log or file of the family."""
+    descriptor = lease(endpoint)
+    token = descriptor.headers["authorization"].removeprefix("Bearer ")
+    assert ask(descriptor, "hello").status_code == 200
+    family = family_of(endpoint, descriptor)
+    zygote = psutil.Process(family[0].pid).ppid()
+    for pid in (zygote, *(process.pid for process in family)):
+        for name in ("cmdline", "environ"):
+            seen = Path(f"/proc/{pid}/{name}").read_bytes()
+            assert token.encode() not in seen, (pid, name)
+            assert KEY.encode() not in seen, (pid, name)
+    for path in endpoint.home.rglob("*"):
+        if path.is_file():
+            content = path.read_bytes()
+            assert token.encode() not in content, path
+            assert KEY.encode() not in content, path
+
+
+def test_the_check_for_secrets_has_power(endpoint: InferenceEndpoint):
+    """Positive control: the supervisor itself was given the key, and the same look finds it there."""
+    assert KEY.encode() in Path(f"/proc/{endpoint.pid}/environ").read_bytes()
+
+
+def test_a_command_line_gets_an_environment_of_its_own(endpoint: InferenceEndpoint):
+    """Exactly the allow-list: no variable of the supervisor's but those its provider file names."""
+    descriptor = lease(endpoint)
+    names = ask(descriptor, "[[environ]] x").json()["choices"][0]["message"]["content"].split()
+    assert set(names) - {"LC_CTYPE"} == {"ASM_ENDPOINT_LEASE", "HOME", "PATH", "TMPDIR"}
+    workspace = ask(descriptor, "[[cwd]] x").json()["choices"][0]["message"]["content"]
+    assert workspace.endswith(f"/leases/{descriptor.lease_ref}/workspace")
+    assert not list(Path(workspace).iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_supervisor_that_ends_leaves_nothing(endpoint: InferenceEndpoint, number: signal.Signals):
+    """However it ends: asked, interrupted or killed."""
+    family = family_of(endpoint, lease(endpoint))
+    zygote = processes.identify(psutil.Process(family[0].pid).ppid())
+    below = [processes.identify(child.pid) for child in psutil.Process(endpoint.pid).children(recursive=True)]
+    os.kill(endpoint.pid, number)
+    until(lambda: endpoint._process.poll() is not None)
+    until(lambda: not processes.alive(each for each in (*family, zygote, *below) if each))
+    assert number is signal.SIGKILL or not (endpoint.home / "supervisor.json").exists()
+
+
+def test_an_embedded_supervisor_ends_with_its_starter(endpoint: InferenceEndpoint):
+    """Its end of the pipe closes: that is all it takes."""
+    family = family_of(endpoint, lease(endpoint))
+    assert endpoint._process.stdin is not None
+    endpoint._process.stdin.close()
+    until(lambda: not processes.alive(family) and endpoint._process.poll() is not None)
