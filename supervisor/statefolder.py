@@ -27,15 +27,24 @@ class Address(msgspec.Struct, frozen=True):
 
 
 class StateFolder:
-    """One state folder. Opening it creates it; :meth:`lock` makes this process its only supervisor."""
+    """One state folder; :meth:`lock` makes this process its only supervisor. Reading creates nothing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (path / LEASES_NAME).mkdir(mode=0o700, exist_ok=True)
+
+    def create(self) -> None:
+        """Make the folder, for its owner only. Raises WorkerError ``boot_failed``."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / LEASES_NAME).mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise WorkerError(
+                "boot_failed", f"cannot use state folder {self.path}: {error.strerror}"
+            ) from error
 
     def lock(self) -> int:
         """Hold the folder until the returned descriptor is closed. Raises WorkerError ``already_running``."""
+        self.create()
         fd = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -50,6 +59,7 @@ class StateFolder:
 
     def admin_token(self) -> str:
         """The admin token; made at the first call, afterwards the same."""
+        self.create()
         path = self.path / TOKEN_NAME
         with contextlib.suppress(FileNotFoundError):
             if token := path.read_text(encoding="ascii").strip():

@@ -1,12 +1,20 @@
-"""``providers`` and ``manifest``: what the running supervisor publishes."""
+"""``providers`` and ``manifest``: what is published. The running supervisor is asked; without one, we look ourselves."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from shared.errors import WorkerError
 from supervisor import console
 from supervisor.commands.options import Parsers, add_home, add_json, add_parser
+
+if TYPE_CHECKING:
+    from supervisor.client import SupervisorClient
 
 PROVIDERS_HEAD = ("PROVIDER", "PUBLISHED", "STREAMING", "AGENT", "COMMAND LINE", "LOGIN", "STATE")
 
@@ -22,10 +30,8 @@ def add_parsers(parsers: Parsers) -> None:
 
 def providers(options: argparse.Namespace) -> int:
     """Print every provider."""
-    from supervisor.client import SupervisorClient
-
-    with SupervisorClient.from_home(options.home) as client, console.progress("asking command lines ..."):
-        described = client.providers()
+    with console.progress("asking command lines ..."):
+        described = _ask(options.home, lambda client: client.providers(), _look)
     if options.json:
         console.print_json(described)
     else:
@@ -52,8 +58,35 @@ def _yes(value: bool) -> str:
 
 def manifest(options: argparse.Namespace) -> int:
     """Print the consumer manifest."""
+    from supervisor import publication
+
+    answer = _ask(options.home, lambda client: client.consumer_manifest(), publication.consumer_manifest)
+    console.print_json(answer)
+    return 0
+
+
+def _ask(
+    home: Path | None, of_client: Callable[[SupervisorClient], Any], otherwise: Callable[[], Any]
+) -> Any:
     from supervisor.client import SupervisorClient
 
-    with SupervisorClient.from_home(options.home) as client:
-        console.print_json(client.consumer_manifest())
-    return 0
+    try:
+        with SupervisorClient.from_home(home) as client:
+            return of_client(client)
+    except WorkerError as error:
+        if error.code != "supervisor_unavailable":
+            raise
+        return otherwise()
+
+
+def _look() -> list[dict[str, Any]]:
+    """What a supervisor started here and now would find."""
+    from shared import provider
+    from supervisor.commandlines import CommandLines
+
+    command_lines = CommandLines(os.environ, Path.home())
+
+    async def describe_all() -> list[dict[str, Any]]:
+        return [await command_lines.describe(name) for name in provider.names()]
+
+    return asyncio.run(describe_all())
