@@ -1,4 +1,4 @@
-"""``providers`` and ``manifest``: what is published. The running supervisor is asked; without one, we look ourselves."""
+"""``providers`` and ``manifest``: what is published, as the running supervisor says; without one, we look ourselves."""
 
 from __future__ import annotations
 
