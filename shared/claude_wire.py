@@ -9,6 +9,7 @@ turn. Facts measured on claude 2.1.330, recorded in ``tests/transcripts/claude``
 * After ``stop_reason: max_tokens`` or ``refusal`` the command line would ask the model again by itself, so the
   turn ends at that stop reason, before the ``result`` line.
 * ``assistant`` lines of model ``<synthetic>`` carry error texts, never an answer.
+* A slash command that the command line runs itself is a success with ``num_turns: 0``.
 * ``client_composed`` keeps ``@file`` and ``/command`` prompts plain text.
 """
 
@@ -180,6 +181,7 @@ class RateLimitLine(msgspec.Struct, tag="rate_limit_event"):
 class ResultLine(msgspec.Struct, tag="result"):
     subtype: str | None = None
     is_error: bool = False
+    num_turns: int | None = None
     result: str | None = None
     stop_reason: str | None = None
     terminal_reason: str | None = None
@@ -306,6 +308,9 @@ class ClaudeConnection:
         return [CostUpdate(usage)] if usage else []
 
     def _outcome(self, line: ResultLine) -> Event:
+        if line.num_turns == 0 and not line.is_error:
+            text = "the command line answered by itself, without the model"
+            return Failure(code="provider_protocol_error", message=text)
         if not line.is_error and line.subtype == "success":
             usage = line.usage.counted() if line.usage else None
             return Result(stop_reason=line.stop_reason, text=line.result, usage=usage)

@@ -84,6 +84,8 @@ class Projection:
         message that contradicts its own deltas.
         """
         shown: list[Shown] = []
+        if self.is_over:
+            return shown
         add, add_text = shown.append, self._text.append
         for event in events:
             if type(event) is AssistantDelta:

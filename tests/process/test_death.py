@@ -59,8 +59,22 @@ def family_of(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -> li
 
 def inner_worker(family: list[ProcessId]) -> ProcessId:
     """gunicorn's worker process: the one below the leader that has the command lines below it."""
-    (worker,) = [each for each in family[1:] if psutil.Process(each.pid).ppid() == family[0].pid]
+    (worker,) = below(family[0], family)
     return worker
+
+
+def below(parent: ProcessId, family: list[ProcessId]) -> list[ProcessId]:
+    """Those of the family that are direct children of ``parent`` and still there."""
+    children = {child.pid for child in psutil.Process(parent.pid).children()}
+    return [process for process in family if process.pid in children]
+
+
+def command_line(process: ProcessId) -> str:
+    """Its argv as one text; empty when it has gone in the meantime."""
+    try:
+        return " ".join(psutil.Process(process.pid).cmdline())
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def ask(descriptor: EndpointDescriptor, text: str) -> httpx.Response:
@@ -123,7 +137,7 @@ def test_a_killed_standby_is_replaced_before_it_is_needed(endpoint: InferenceEnd
     descriptor = lease(endpoint)
     family = family_of(endpoint, descriptor)
     worker = inner_worker(family)
-    (standby,) = [each for each in family if psutil.Process(each.pid).ppid() == worker.pid]
+    (standby,) = below(worker, family)
     os.kill(standby.pid, signal.SIGKILL)
     assert ask(descriptor, "served").status_code == 200
 
@@ -133,7 +147,7 @@ def test_a_release_ends_what_hides_and_what_ignores_sigterm(endpoint: InferenceE
     descriptor = lease(endpoint)
     assert ask(descriptor, "[[ignore-term]] [[daemonise]] done").status_code == 200
     family = family_of(endpoint, descriptor)
-    hidden = [each for each in family if "echo_cli" in " ".join(psutil.Process(each.pid).cmdline())]
+    hidden = [each for each in family if "echo_cli" in command_line(each)]
     assert hidden
     proof = endpoint.release_endpoint(descriptor).proof
     assert proof is not None

@@ -1,0 +1,165 @@
+"""The claude connection over recorded output of the real command line: each recording is a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from shared.claude_wire import ClaudeConnection
+from shared.events import Failure, Notice, Result
+from shared.framing import LineFramer
+from shared.provider import Prompt
+from shared.result import Projection
+
+RECORDINGS = Path(__file__).parents[1] / "transcripts" / "claude"
+CHUNK_BYTES = (1_000_000, 4096, 7)
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """What a recording means: the text that was shown, and how it ended (a code, or a finish reason)."""
+
+    text: str
+    end: str
+    usage: tuple[int, int] | None = None
+    reasoning: str = ""
+
+
+def words(count: int) -> str:
+    """The numbered words of the scripted model."""
+    return "".join(f"w{number} " for number in range(count))
+
+
+OUTCOMES = {
+    "disconnect_slow_nofb": Expected(words(2), "provider_connection_failed"),
+    "e400": Expected("", "provider_rejected_request"),
+    "e401_retries0": Expected("", "provider_auth_failed"),
+    "e403": Expected("", "provider_auth_failed"),
+    "e404_nofb": Expected("", "model_not_found"),
+    "e429_retries0": Expected("", "rate_limit_exceeded"),
+    "e429_retries2": Expected("", "rate_limit_exceeded"),
+    "e500_retries0": Expected("", "provider_error"),
+    "e529_retries0": Expected("", "provider_overloaded"),
+    "empty_prompt": Expected("", "provider_crashed"),
+    "empty_reply": Expected("", "stop", (477, 2)),
+    "eof_slow_nofb": Expected(words(3), "provider_connection_failed"),
+    "max_tokens": Expected("echo: go", "length", (229, 4)),
+    "noauth": Expected("", "not_logged_in"),
+    "recipe_final_197": Expected("", "provider_protocol_error"),
+    "recipe_final_330": Expected(words(4), "stop", (232, 4)),
+    "refusal_noretry": Expected("echo: go", "content_filter", (223, 4)),
+    "sigint": Expected(words(6), "turn_cancelled"),
+    "sigterm": Expected(words(7), "provider_crashed"),
+    "sj_double_init": Expected("", "provider_crashed"),
+    "sj_interrupt": Expected(words(6), "turn_cancelled"),
+    "sj_malformed": Expected("", "provider_crashed"),
+    "sse_error_nofb": Expected(words(3), "provider_overloaded"),
+    "streaming50": Expected(words(50), "stop", (229, 50)),
+    "streamjson_bare_composed_slash": Expected("echo: /cost", "stop", (220, 4)),
+    "streamjson_oauth_composed_init_sp": Expected("echo: hello @note.txt", "stop", (457, 3)),
+    "success": Expected("echo: hello there", "stop", (227, 4)),
+    "thinking": Expected("echo: go", "stop", (227, 4), "thought0 thought1 thought2 "),
+    "tool_attempt": Expected("ec", "tool_use_refused"),
+    "tool_attempt_noturnlimit": Expected("ec", "tool_use_refused"),
+}
+
+
+def started() -> ClaudeConnection:
+    """A connection with one turn under way."""
+    connection = ClaudeConnection()
+    connection.start_turn("turn", Prompt(text="hello"))
+    return connection
+
+
+def replay(name: str, chunk_bytes: int) -> Projection:
+    """Feed a recording, cut into chunks, and its end."""
+    connection, framer, projection = started(), LineFramer(), Projection()
+    content = (RECORDINGS / f"{name}.jsonl").read_bytes()
+    for start in range(0, len(content), chunk_bytes):
+        for _, events in connection.receive(framer.push(content[start : start + chunk_bytes])):
+            projection.show(events)
+    exit_code = int((RECORDINGS / f"{name}.exit").read_text().split()[0])
+    stderr = RECORDINGS / f"{name}.stderr"
+    for _, events in connection.closed(exit_code, stderr.read_text() if stderr.exists() else ""):
+        projection.show(events)
+    return projection
+
+
+def test_every_recording_has_an_expected_outcome():
+    """None is left out, and none is expected that is not there."""
+    assert {path.stem for path in RECORDINGS.glob("*.jsonl")} == set(OUTCOMES)
+
+
+@pytest.mark.parametrize("chunk_bytes", CHUNK_BYTES)
+@pytest.mark.parametrize("name", OUTCOMES)
+def test_a_recording_has_its_outcome_however_it_is_cut(name: str, chunk_bytes: int):
+    """Text, reasoning, usage, and the end: never by exit code, always by the terminal record."""
+    expected, projection = OUTCOMES[name], replay(name, chunk_bytes)
+    completion = projection.completion
+    assert projection.is_over
+    assert completion.text == expected.text
+    assert completion.reasoning == expected.reasoning
+    assert (projection.error.code if projection.error else completion.finish_reason) == expected.end
+    if expected.usage:
+        assert completion.usage is not None
+        assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == expected.usage
+
+
+def test_a_turn_is_two_lines():
+    """The initialize request with the system prompt, and the user message as plain text."""
+    sent = ClaudeConnection().start_turn("turn", Prompt(text="/cost @file\n--flag", system="be brief"))
+    first, second = (json.loads(line) for line in sent.splitlines())
+    assert first["request"]["systemPrompt"] == ["be brief"]
+    assert second["message"] == {"role": "user", "content": "/cost @file\n--flag"}
+    assert second["client_composed"] is True
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (b"not json", Failure),
+        (b"[1]", Failure),
+        (b'{"type":"result","is_error":"no"}', Failure),
+        (b'{"type":"assistant","message":5}', Failure),
+        (b'{"type":"invented"}', Notice),
+        (b'{"type":"stream_event","event":{"type":"invented"}}', Notice),
+        (b'{"no":"type"}', Notice),
+        (b'{"type":"result","subtype":"success","result":"","num_turns":1}', Result),
+    ],
+)
+def test_unknown_lines_are_drift_and_garbage_is_not(line: bytes, kind: type):
+    """A JSON object of an unknown kind is tolerated; what decides an outcome has to be understood."""
+    ((_, events),) = started().receive([line])
+    assert [type(event) for event in events] == [kind]
+
+
+def test_garbage_among_good_lines_fails_the_turn_where_it_stands():
+    """Pieces before it are kept, what comes after it is not looked at."""
+    good = b'{"type":"stream_event","event":{"type":"content_block_delta","delta":{"type":"text_delta","text":"a"}}}'
+    ((_, events),) = started().receive([good, b"garbage", good])
+    assert [type(event).__name__ for event in events] == ["AssistantDelta", "Failure"]
+
+
+def test_half_of_a_surrogate_pair_does_not_fail_a_turn():
+    """Node writes one where a text was cut; strict JSON does not know it."""
+    line = b'{"type":"stream_event","event":{"type":"content_block_delta","delta":{"type":"text_delta","text":"\\ud83d"}}}'
+    ((_, events),) = started().receive([line])
+    assert events[0].content == "?"
+
+
+def test_nothing_is_received_outside_a_turn():
+    """Before the start and after the end."""
+    result = b'{"type":"result","subtype":"success","result":"x"}'
+    assert ClaudeConnection().receive([result]) == []
+    connection = started()
+    assert connection.receive([result])
+    assert connection.receive([result]) == []
+    assert connection.closed(0, "") == []
+
+
+def test_success_is_never_an_exit_code():
+    """Exit 0 without a result line is a crash."""
+    ((_, events),) = started().closed(0, "")
+    assert events[0].code == "provider_crashed"
