@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -22,13 +23,14 @@ from shared.contracts import (
     parse_lease_options,
     parse_request,
 )
-from shared.errors import WorkerError
+from shared.errors import RequestError, WorkerError
 from shared.reading import parse
 from supervisor.errors import from_envelope
 from supervisor.settings import state_home
 from supervisor.statefolder import StateFolder
 from supervisor.views import LeaseView, Released
 
+LEASE_REF = re.compile(r"[A-Za-z0-9_-]{1,128}")
 TIMEOUT_S = 120.0
 """For one call; longer than any bound of the supervisor on one lease."""
 
@@ -96,16 +98,18 @@ class SupervisorClient:
 
     def release_endpoint(self, lease_ref: str | EndpointDescriptor) -> Released:
         """End a lease and everything it started; returns the proof. Idempotent. Raises SurvivorsError."""
-        return msgspec.convert(self._call("DELETE", f"/v1/endpoints/{_ref(lease_ref)}"), Released)
+        if not LEASE_REF.fullmatch(_ref(lease_ref)):
+            return Released(released=True)
+        return msgspec.convert(self._call("DELETE", _path(lease_ref)), Released)
 
     def renew_endpoint(self, lease_ref: str | EndpointDescriptor, ttl_s: float) -> LeaseView:
         """Let a lease live for ``ttl_s`` seconds from now. Raises RequestError ``not_found``."""
-        answer = self._call("POST", f"/v1/endpoints/{_ref(lease_ref)}/renew", {"ttl_s": ttl_s})
+        answer = self._call("POST", f"{_path(lease_ref)}/renew", {"ttl_s": ttl_s})
         return msgspec.convert(answer, LeaseView)
 
     def endpoint(self, lease_ref: str | EndpointDescriptor) -> LeaseView:
         """One lease. Raises RequestError ``not_found``."""
-        return msgspec.convert(self._call("GET", f"/v1/endpoints/{_ref(lease_ref)}"), LeaseView)
+        return msgspec.convert(self._call("GET", _path(lease_ref)), LeaseView)
 
     def endpoints(self) -> list[LeaseView]:
         """Every lease the supervisor remembers."""
@@ -137,5 +141,12 @@ class SupervisorClient:
 
 
 def _ref(lease_ref: str | EndpointDescriptor) -> str:
-    ref = lease_ref if isinstance(lease_ref, str) else lease_ref.lease_ref
-    return str(httpx.URL(path=ref).raw_path, "ascii").replace("/", "%2F")
+    return lease_ref if isinstance(lease_ref, str) else lease_ref.lease_ref
+
+
+def _path(lease_ref: str | EndpointDescriptor) -> str:
+    """The path of a lease. Raises RequestError ``not_found`` for what no lease can be called."""
+    ref = _ref(lease_ref)
+    if not LEASE_REF.fullmatch(ref):
+        raise RequestError("not_found", f"cannot find lease {ref!r}")
+    return f"/v1/endpoints/{ref}"

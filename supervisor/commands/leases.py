@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any
 
+from shared.contracts import LeaseOptions
 from supervisor import console
 from supervisor.commands import wording
 from supervisor.commands.options import (
@@ -29,7 +30,7 @@ def add_parsers(parsers: Parsers) -> None:
     parser = add_parser(parsers, "ensure", ensure, "lease an endpoint; its token is shown this once")
     add_home(parser)
     add_request(parser)
-    add_lease_options(parser)
+    add_lease_options(parser, LeaseOptions())
     parser.add_argument("--idempotency-key", metavar="KEY", help="the same key gives the same lease again")
     form = parser.add_mutually_exclusive_group()
     add_json(form)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from shared.contracts import LeaseOptions
+
 Parsers = Any
 """What ``add_subparsers`` returns; argparse has no public name for it."""
 Command = Callable[[argparse.Namespace], int]
-
-LEASE_OPTIONS = ("ttl_s", "idle_timeout_s", "owner_pid", "concurrency", "standby")
 
 
 def add_parser(
@@ -47,13 +47,18 @@ def add_request(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", action="store_true", help="refuse a provider that cannot stream")
 
 
-def add_lease_options(parser: argparse.ArgumentParser) -> None:
-    """How long the lease lives, for whom, and how much of it."""
-    parser.add_argument("--ttl-s", type=float, metavar="S", help="the lease ends after this time")
-    parser.add_argument("--idle-timeout-s", type=float, metavar="S", help="it ends after this time unused")
-    parser.add_argument("--owner-pid", type=int, metavar="PID", help="it ends with this process")
-    parser.add_argument("--concurrency", type=int, metavar="N", help="turns at once; more wait")
-    parser.add_argument("--standby", type=int, metavar="N", help="command lines kept ready for the next turn")
+def add_lease_options(parser: argparse.ArgumentParser, defaults: LeaseOptions) -> None:
+    """How long the lease lives, for whom, and how much of it; ``defaults`` hold for what is not given."""
+    helps = {
+        "ttl_s": (float, "S", "the lease ends after this time (default: %(default)g)"),
+        "idle_timeout_s": (float, "S", "it ends after this time unused (default: %(default)g)"),
+        "owner_pid": (int, "PID", "it ends with this process"),
+        "concurrency": (int, "N", "turns at once; more wait (default: %(default)s)"),
+        "standby": (int, "N", "command lines kept ready for the next turn (default: %(default)s)"),
+    }
+    for name, (kind, metavar, text) in helps.items():
+        flag, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
+        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
 
 
 def request(options: argparse.Namespace) -> dict[str, Any]:
@@ -62,10 +67,10 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
     return {"model_preference": preference, "stream?": options.stream}
 
 
-def lease_options(options: argparse.Namespace, **defaults: Any) -> dict[str, Any]:
-    """The lease options that were given; ``defaults`` hold for those that were not."""
-    given = {name: getattr(options, name) for name in LEASE_OPTIONS}
-    return {**defaults, **{name: value for name, value in given.items() if value is not None}}
+def lease_options(options: argparse.Namespace) -> dict[str, Any]:
+    """The lease options; the supervisor checks their values."""
+    names = ("ttl_s", "idle_timeout_s", "owner_pid", "concurrency", "standby")
+    return {name: getattr(options, name) for name in names}
 
 
 def _folder(text: str) -> Path:

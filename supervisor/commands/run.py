@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.contracts import MAX_TTL_S
+from shared.contracts import MAX_TTL_S, LeaseOptions
 from shared.errors import EndpointError, WorkerError
 from supervisor import console
 from supervisor.commands import wording
@@ -36,6 +36,7 @@ FORWARDED = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 HELD = FORWARDED | {signal.SIGCHLD}
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 """Which the command must get with their defaults."""
+AS_LONG_AS_WE_RUN = LeaseOptions(ttl_s=MAX_TTL_S, idle_timeout_s=MAX_TTL_S)
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
 
@@ -54,22 +55,22 @@ def add_parsers(parsers: Parsers) -> None:
     )
     add_home(parser)
     add_request(parser)
-    add_lease_options(parser)
+    add_lease_options(parser, AS_LONG_AS_WE_RUN)
     parser.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND", help="after --")
     parser.set_defaults(parser=parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Lease, run, release. Raises what leasing raises, and SurvivorsError for a command that went well."""
+    options.owner_pid = options.owner_pid or os.getpid()
     argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
     if not argv:
         options.parser.error("a command is required after --")
-    bounds = {"ttl_s": MAX_TTL_S, "idle_timeout_s": MAX_TTL_S, "owner_pid": os.getpid()}
     with console.progress("looking for a supervisor ..."):
         client = _running_or_embedded(options.home)
     with client:
         with console.progress(f"leasing {options.provider} {options.model} ..."):
-            descriptor, _ = client.ensure_endpoint(request(options), lease=lease_options(options, **bounds))
+            descriptor, _ = client.ensure_endpoint(request(options), lease=lease_options(options))
         with _signals_held() as mask:
             code = _run_command(argv, {**os.environ, **wording.variables(descriptor)}, mask)
             try:

@@ -65,7 +65,7 @@ def test_waiting_has_a_bound():
         capacity, release = Capacity(concurrency=1, queue_limit=5), asyncio.Event()
         holder = asyncio.create_task(hold(capacity, release, [], 0))
         await settle()
-        with pytest.raises(WorkerError, match="no place became free in 0.02 s"):
+        with pytest.raises(WorkerError, match=r"no place became free in 0\.02 s"):
             async with capacity.place(SHORT_S):
                 pass
         assert capacity.board["queued"] == 0

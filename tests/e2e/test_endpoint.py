@@ -1,0 +1,321 @@
+"""One leased endpoint over HTTP: what it serves, what it refuses, and that it serves on after anything."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from supervisor import EndpointDescriptor, SupervisorClient
+from tests.e2e.conftest import HTTP_TIMEOUT_S, until
+
+pytestmark = pytest.mark.process
+Make = Callable[..., EndpointDescriptor]
+BODY_LIMIT_BYTES = 1024 * 1024
+
+
+@pytest.fixture(scope="module")
+def shared_lease(supervisor_client: SupervisorClient) -> Iterator[EndpointDescriptor]:
+    """One lease that survives everything this module does to it."""
+    descriptor, _ = supervisor_client.ensure_endpoint({"model_preference": {"provider": "echo", "id": "any"}})
+    yield descriptor
+    supervisor_client.release_endpoint(descriptor)
+
+
+def url(descriptor: EndpointDescriptor, path: str = "/v1/chat/completions") -> str:
+    """A URL below the lease."""
+    return descriptor.base_url.removesuffix("/v1") + path
+
+
+def say(text: str, **more: Any) -> dict[str, Any]:
+    """A body with one user message."""
+    return {"messages": [{"role": "user", "content": text}], **more}
+
+
+def ask(http: httpx.Client, descriptor: EndpointDescriptor, text: str, **more: Any) -> httpx.Response:
+    """One request."""
+    return http.post(url(descriptor), headers=descriptor.headers, json=say(text, **more))
+
+
+def code_of(response: httpx.Response) -> str:
+    """The error code; the envelope has exactly OpenAI's four fields."""
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    code: str = error["code"]
+    return code
+
+
+def chunks_of(response: httpx.Response) -> list[Any]:
+    """The decoded events of a stream; comments left out, the end mark as it is."""
+    events = [part for part in response.text.split("\n\n") if part and not part.startswith(":")]
+    data = [event.removeprefix("data: ") for event in events]
+    return [text if text == "[DONE]" else json.loads(text) for text in data]
+
+
+def raw_request(descriptor: EndpointDescriptor, body: dict[str, Any]) -> socket.socket:
+    """A connection with a request sent on it, for callers that will leave."""
+    parts = urlsplit(url(descriptor))
+    content = json.dumps(body).encode()
+    head = (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {len(content)}\r\n"
+        f"Authorization: {descriptor.headers['authorization']}\r\n\r\n"
+    )
+    connection = socket.create_connection((parts.hostname, parts.port), timeout=HTTP_TIMEOUT_S)
+    connection.sendall(head.encode() + content)
+    return connection
+
+
+def test_health_and_models(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """What it is, and the one model it has."""
+    health = http.get(url(shared_lease, "/health"), headers=shared_lease.headers).json()
+    assert (health["status"], health["provider"], health["model"]) == ("ok", "echo", "any")
+    models = http.get(url(shared_lease, "/v1/models"), headers=shared_lease.headers).json()
+    assert [model["id"] for model in models["data"]] == ["any"]
+    one = http.get(url(shared_lease, "/v1/models/any"), headers=shared_lease.headers)
+    assert one.json() == models["data"][0]
+    other = http.get(url(shared_lease, "/v1/models/other"), headers=shared_lease.headers)
+    assert (other.status_code, code_of(other)) == (404, "not_found")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (say("x", model="other"), 400, "model_mismatch"),
+        (say("x", tools=[{"type": "function"}]), 400, "tools_not_supported"),
+        (say("x", tool_choice="auto"), 400, "tools_not_supported"),
+        (say("x", functions=[{}]), 400, "tools_not_supported"),
+        (say("x", n=2), 400, "unsupported_parameter"),
+        (say("x", stream="maybe"), 400, "invalid_request"),
+        (say(""), 400, "invalid_request"),
+        ({}, 400, "invalid_request"),
+        ([], 400, "invalid_request"),
+        (say("x" * 262_145), 400, "context_length_exceeded"),
+    ],
+)  # fmt: skip
+def test_bad_bodies(http: httpx.Client, shared_lease: EndpointDescriptor, body: Any, status: int, code: str):
+    """A typed error, and the lease still serves."""
+    refused = http.post(url(shared_lease), headers=shared_lease.headers, json=body)
+    assert (refused.status_code, code_of(refused)) == (status, code)
+    assert ask(http, shared_lease, "still here").status_code == 200
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff\xfe", b'{"prompt":"\xff"}', b'{"prompt":"\\ud800"}', b"[" * 50_000]
+)
+def test_bad_bytes(http: httpx.Client, shared_lease: EndpointDescriptor, content: bytes):
+    """Not JSON, not UTF-8, half a surrogate pair, or endlessly deep: 400, and the lease still serves."""
+    refused = http.post(url(shared_lease), headers=shared_lease.headers, content=content)
+    assert (refused.status_code, code_of(refused)) == (400, "invalid_request")
+    assert ask(http, shared_lease, "still here").status_code == 200
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_large_bodies(http: httpx.Client, shared_lease: EndpointDescriptor, chunked: bool):
+    """413 whether the length was announced or not."""
+    content: Any = b" " * (BODY_LIMIT_BYTES + 1)
+    refused = http.post(
+        url(shared_lease), headers=shared_lease.headers, content=iter([content]) if chunked else content
+    )
+    assert (refused.status_code, code_of(refused)) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/chat/completions"), ("DELETE", "/health"), ("PUT", "/v1/models")])
+def test_wrong_methods(http: httpx.Client, shared_lease: EndpointDescriptor, method: str, path: str):
+    """405 with the allowed ones."""
+    refused = http.request(method, url(shared_lease, path), headers=shared_lease.headers)
+    assert (refused.status_code, code_of(refused)) == (405, "method_not_allowed")
+    assert refused.headers["allow"]
+
+
+def test_an_unknown_lease_and_a_wrong_token_look_alike(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """Byte for byte, so that neither can be probed for."""
+    wrong = {"authorization": "Bearer wrong"}
+    stranger = url(shared_lease).replace(shared_lease.lease_ref, "lease_00000000000000000000000000")
+    answers = [
+        http.post(url(shared_lease), headers=wrong, json=say("x")),
+        http.post(url(shared_lease), json=say("x")),
+        http.post(stranger, headers=shared_lease.headers, json=say("x")),
+        http.post(stranger, headers=wrong, json=say("x")),
+        http.get(url(shared_lease, "/nowhere"), headers=wrong),
+    ]
+    assert {answer.status_code for answer in answers} == {401}
+    assert len({answer.content for answer in answers}) == 1
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "10.0.0.1"])
+def test_foreign_hosts(http: httpx.Client, shared_lease: EndpointDescriptor, host: str):
+    """A rebound name is refused even with the token."""
+    refused = http.post(url(shared_lease), headers={**shared_lease.headers, "host": host}, json=say("x"))
+    assert (refused.status_code, code_of(refused)) == (421, "misdirected_host")
+
+
+def test_request_ids(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """A plain one is given back, anything else replaced."""
+    given = http.get(url(shared_lease, "/health"), headers={**shared_lease.headers, "x-request-id": "mine-1"})
+    assert given.headers["x-request-id"] == "mine-1"
+    odd = http.get(url(shared_lease, "/health"), headers={**shared_lease.headers, "x-request-id": "a b<c>"})
+    assert odd.headers["x-request-id"].startswith("req_")
+
+
+def test_ignored_parameters_are_named(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """In a header of the answer."""
+    answer = ask(http, shared_lease, "x", temperature=1, max_tokens=5)
+    assert answer.headers["x-ignored-parameters"] == "max_tokens, temperature"
+
+
+def test_a_stream_is_in_order(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """Role, words one by one, finish reason, usage, end."""
+    answer = ask(http, shared_lease, "one two three", stream=True, stream_options={"include_usage": True})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    *chunks, done = chunks_of(answer)
+    deltas = [chunk["choices"][0]["delta"] for chunk in chunks if chunk["choices"]]
+    assert deltas[0] == {"role": "assistant", "content": ""}
+    assert [delta["content"] for delta in deltas[1:-1]] == ["one ", "two ", "three"]
+    assert chunks[-2]["choices"][0]["finish_reason"] == "stop"
+    assert chunks[-1]["usage"]["total_tokens"] == 6
+    assert done == "[DONE]"
+
+
+FAILURES = [
+    ("[[garbage]] x", 502, "provider_protocol_error"),
+    ("[[half-line]] x", 502, "provider_crashed"),
+    ("[[huge-line:17000000]] x", 502, "provider_protocol_error"),
+    ("[[exit:0]] x", 502, "provider_crashed"),
+    ("[[exit:3]] x", 502, "provider_crashed"),
+    ("[[tool:Bash]] x", 502, "tool_use_refused"),
+    ("[[error:401]]", 502, "provider_auth_failed"),
+    ("[[error:404]]", 404, "model_not_found"),
+    ("[[error:429]]", 429, "rate_limit_exceeded"),
+    ("[[error:500]]", 502, "provider_error"),
+    ("[[error:529]]", 503, "provider_overloaded"),
+]
+
+
+@pytest.mark.parametrize(("text", "status", "code"), FAILURES)
+def test_failures_of_the_command_line(
+    http: httpx.Client, shared_lease: EndpointDescriptor, text: str, status: int, code: str
+):
+    """Typed, not to be retried, and the lease still serves."""
+    failed = ask(http, shared_lease, text)
+    assert (failed.status_code, code_of(failed)) == (status, code)
+    assert failed.headers["x-should-retry"] == "false"
+    assert ask(http, shared_lease, "still here").json()["choices"][0]["message"]["content"] == "still here"
+
+
+@pytest.mark.parametrize(("text", "status", "code"), FAILURES)
+def test_early_failures_of_a_stream_are_real_statuses(
+    http: httpx.Client, shared_lease: EndpointDescriptor, text: str, status: int, code: str
+):
+    """Before the first piece of the answer, streaming makes no difference."""
+    failed = ask(http, shared_lease, text, stream=True)
+    assert (failed.status_code, code_of(failed)) == (status, code)
+
+
+def test_a_failure_in_mid_stream_is_an_error_object(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """After the text, in the envelope, and without the end mark."""
+    answer = ask(http, shared_lease, "[[error:529]] some words first", stream=True)
+    assert answer.status_code == 200
+    *chunks, last = chunks_of(answer)
+    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "some words first"
+    assert last["error"]["code"] == "provider_overloaded"
+    assert "[DONE]" not in answer.text
+
+
+def test_a_whole_message_is_streamed_too(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """A command line that sends no deltas still gives a stream with the text, once."""
+    *chunks, _ = chunks_of(ask(http, shared_lease, "[[whole]] all at once", stream=True))
+    assert [chunk["choices"][0]["delta"].get("content") for chunk in chunks][1] == "all at once"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        say("[[pause:0.05]] " + "word " * 500, stream=True),
+        say("[[silence]] x", stream=True),
+        say("[[silence]] x"),
+    ],
+    ids=["mid-stream", "before the first piece", "not streaming"],
+)
+def test_a_client_that_leaves_cancels_its_turn(
+    supervisor_client: SupervisorClient, lease: Make, body: dict[str, Any]
+):
+    """The place is free again and the command line is gone."""
+    descriptor = lease(standby=0)
+
+    def load() -> dict[str, int]:
+        return supervisor_client.endpoint(descriptor).load
+
+    connection = raw_request(descriptor, body)
+    until(lambda: load()["in_flight"] == 1 and len(supervisor_client.endpoint(descriptor).processes) == 3)
+    connection.close()
+    until(lambda: load()["in_flight"] == 0)
+    until(lambda: len(supervisor_client.endpoint(descriptor).processes) == 2)
+
+
+def test_more_callers_than_places(http: httpx.Client, lease: Make):
+    """All are served in turn while the queue holds them; answers are not mixed up."""
+    descriptor = lease(concurrency=2)
+    with ThreadPoolExecutor(10) as threads:
+        answers = list(threads.map(lambda number: ask(http, descriptor, f"number {number}"), range(10)))
+    assert [answer.json()["choices"][0]["message"]["content"] for answer in answers] == [
+        f"number {number}" for number in range(10)
+    ]
+
+
+def test_beyond_the_queue_is_429(http: httpx.Client, supervisor_client: SupervisorClient, lease: Make):
+    """With Retry-After, and without the flag against retrying."""
+    descriptor = lease(concurrency=1)
+    waiting = [raw_request(descriptor, say("[[silence]] x")) for _ in range(17)]
+    try:
+        until(lambda: supervisor_client.endpoint(descriptor).load["queued"] == 16)
+        refused = ask(http, descriptor, "x")
+        assert (refused.status_code, code_of(refused)) == (429, "at_capacity")
+        assert int(refused.headers["retry-after"]) >= 1
+        assert "x-should-retry" not in refused.headers
+    finally:
+        for connection in waiting:
+            connection.close()
+    until(lambda: supervisor_client.endpoint(descriptor).load["in_flight"] == 0)
+    assert ask(http, descriptor, "x").status_code == 200
+
+
+def test_a_budget_is_kept(http: httpx.Client, lease: Make):
+    """The third request of two is refused."""
+    descriptor = lease(budget={"requests": 2})
+    assert [ask(http, descriptor, "x").status_code for _ in range(2)] == [200, 200]
+    refused = ask(http, descriptor, "x")
+    assert (refused.status_code, code_of(refused)) == (429, "budget_exhausted")
+
+
+def test_a_release_ends_a_running_stream_with_an_error_object(
+    http: httpx.Client, supervisor_client: SupervisorClient, lease: Make
+):
+    """The token is dead, the stream says why it ends, and the proof is empty of survivors."""
+    descriptor = lease()
+    received: list[str] = []
+
+    def read() -> None:
+        body = say("[[pause:0.1]] " + "word " * 500, stream=True)
+        with http.stream("POST", url(descriptor), headers=descriptor.headers, json=body) as answer:
+            received.extend(answer.iter_text())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    until(lambda: len(received) > 2)
+    released = supervisor_client.release_endpoint(descriptor)
+    reader.join(HTTP_TIMEOUT_S)
+    assert not reader.is_alive()
+    assert released.proof is not None
+    assert not released.proof.survivors
+    assert '"code":"lease_closed"' in received[-1]
+    assert "[DONE]" not in received[-1]
+    with pytest.raises(httpx.ConnectError):
+        ask(http, descriptor, "x")
