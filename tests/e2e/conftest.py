@@ -75,7 +75,9 @@ def lease(supervisor_client: SupervisorClient) -> Iterator[Callable[..., Endpoin
 @pytest.fixture(scope="session")
 def http() -> Iterator[httpx.Client]:
     """A client that ignores the machine's proxies."""
-    with httpx.Client(trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx.Limits(max_connections=None)) as client:
+    with httpx.Client(
+        trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx.Limits(max_connections=None)
+    ) as client:
         yield client
 
 

@@ -127,7 +127,9 @@ def test_large_bodies(http: httpx.Client, shared_lease: EndpointDescriptor, chun
     assert (refused.status_code, code_of(refused)) == (413, "request_too_large")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/chat/completions"), ("DELETE", "/health"), ("PUT", "/v1/models")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/chat/completions"), ("DELETE", "/health"), ("PUT", "/v1/models")]
+)
 def test_wrong_methods(http: httpx.Client, shared_lease: EndpointDescriptor, method: str, path: str):
     """405 with the allowed ones."""
     refused = http.request(method, url(shared_lease, path), headers=shared_lease.headers)

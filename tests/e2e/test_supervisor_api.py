@@ -136,7 +136,9 @@ def test_files_are_private(state_home: Path, supervisor_client: SupervisorClient
     assert stat.S_IMODE((state_home / "admin.token").stat().st_mode) == 0o600
     assert stat.S_IMODE((state_home / "zygote.sock").stat().st_mode) == 0o600
     folder = state_home / "leases" / descriptor.lease_ref
-    assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir()) if path.is_dir()} == {0o700}
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir()) if path.is_dir()} == {
+        0o700
+    }
     address = json.loads((state_home / "supervisor.json").read_text())
     assert address["url"] == supervisor_client.url
     assert address["url"].startswith("http://127.0.0.1:")
@@ -237,7 +239,11 @@ def test_all_three_ways_in_are_one(supervisor_client: SupervisorClient, api: htt
 @pytest.mark.parametrize(
     ("environ", "code", "words"),
     [
-        ({"CLAUDE_CLI_PATH": "", "PATH": "/nowhere"}, "cli_not_found", "npm install -g @anthropic-ai/claude-code"),
+        (
+            {"CLAUDE_CLI_PATH": "", "PATH": "/nowhere"},
+            "cli_not_found",
+            "npm install -g @anthropic-ai/claude-code",
+        ),
         ({"CLAUDE_CLI_PATH": "/no/such/claude"}, "cli_not_found", "non-existent file"),
         ({"CLAUDE_CLI_PATH": sys.executable}, "not_logged_in", "ANTHROPIC_API_KEY"),
     ],
