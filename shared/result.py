@@ -84,10 +84,8 @@ class Projection:
         message that contradicts its own deltas.
         """
         shown: list[Shown] = []
-        if self.is_over:
-            return shown
         add, add_text = shown.append, self._text.append
-        for event in events:
+        for event in () if self.is_over else events:
             if type(event) is AssistantDelta:
                 add_text(event.content)
                 add(event)

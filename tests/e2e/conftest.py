@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import psutil
@@ -40,7 +40,7 @@ def supervisor_client(xprocess: XProcess, state_home: Path) -> Iterator[Supervis
         args = (sys.executable, "-P", "-m", "supervisor", "serve", "--home", str(state_home))
         timeout = START_TIMEOUT_S
         terminate_on_interrupt = True
-        env = {**os.environ, "ASM_ENDPOINT_ECHO_MISBEHAVE": "1"}
+        env: ClassVar = {**os.environ, "ASM_ENDPOINT_ECHO_MISBEHAVE": "1"}
 
     pid, _ = xprocess.ensure(name, Starter)
     process = psutil.Process(pid)
