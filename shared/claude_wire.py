@@ -218,6 +218,7 @@ class ClaudeConnection:
     turns_before_recycle = 1
 
     def __init__(self) -> None:
+        self.would_go_on = False
         self._turn_id: str | None = None
         self._usage: WireUsage | None = None
 
@@ -304,6 +305,7 @@ class ClaudeConnection:
             self._usage = event.usage.over(self._usage)
         usage = self._usage.counted() if self._usage else None
         if event.delta.stop_reason in ENDING_STOP_REASONS:
+            self.would_go_on = True
             return [Result(stop_reason=event.delta.stop_reason, usage=usage)]
         return [CostUpdate(usage)] if usage else []
 

@@ -87,6 +87,8 @@ class Connection(Protocol):
     """How many turns may run at once in one process."""
     turns_before_recycle: int
     """How many turns a process may serve in its life."""
+    would_go_on: bool
+    """Whether the process would work on by itself although its turn has ended; it has to be killed at once."""
 
     def handshake(self) -> bytes:
         """Bytes to send once after the start; b"" for none."""

@@ -248,6 +248,9 @@ class CliProcess:
             self.abort("provider_protocol_error", f"the command line printed too long a line: {error}")
             return
         self._deliver(self._connection.receive(lines))
+        if self._connection.would_go_on:
+            self.is_retired = True
+            self._signal(signal.SIGKILL)
 
     def _deliver(self, batches: list[tuple[str, list[Event]]]) -> None:
         for turn_id, events in batches:

@@ -159,6 +159,17 @@ def test_nothing_is_received_outside_a_turn():
     assert connection.closed(0, "") == []
 
 
+@pytest.mark.parametrize(
+    ("stop_reason", "goes_on"), [("max_tokens", True), ("refusal", True), ("end_turn", False)]
+)
+def test_a_command_line_that_would_ask_again_is_marked(stop_reason: str, goes_on: bool):
+    """After these stop reasons claude makes a second model request unless it is killed."""
+    connection = started()
+    event = {"type": "message_delta", "delta": {"stop_reason": stop_reason}, "usage": {"output_tokens": 1}}
+    connection.receive([json.dumps({"type": "stream_event", "event": event}).encode()])
+    assert connection.would_go_on is goes_on
+
+
 def test_success_is_never_an_exit_code():
     """Exit 0 without a result line is a crash."""
     ((_, events),) = started().closed(0, "")
