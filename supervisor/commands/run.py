@@ -100,7 +100,10 @@ def _running_or_embedded(home: Path | None) -> SupervisorClient:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[set[int]]:
-    """Block the signals we wait for; gives the mask there was. What comes until the end is for nobody any more."""
+    """Block the signals we wait for; gives the mask there was.
+
+    A request to end that comes after the command's end asks for what is being done anyway, and is dropped.
+    """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before: set[int] = set(signal.pthread_sigmask(signal.SIG_BLOCK, HELD))
     try:

@@ -1,0 +1,243 @@
+"""``asm-endpoint`` as scripts and people use it: output, exit codes, signals, and that it always releases."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from supervisor import SupervisorClient
+from tests.e2e.conftest import until
+
+pytestmark = pytest.mark.process
+TIMEOUT_S = 120
+PROGRAM = (sys.executable, "-m", "supervisor")
+LEASE = ("--provider", "echo", "--model", "any")
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def run(supervisor_client: SupervisorClient, state_home: Path) -> Run:
+    """Runs a command against the running supervisor."""
+
+    def run_command(
+        *argv: str, home: Path = state_home, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            (*PROGRAM, *argv),
+            capture_output=True,
+            text=True,
+            stdin=stdin,
+            timeout=TIMEOUT_S,
+            env={**os.environ, "ASM_ENDPOINT_HOME": str(home)},
+            check=False,
+        )
+
+    return run_command
+
+
+def live(client: SupervisorClient) -> set[str]:
+    """The leases that are not closed."""
+    return {view.lease_ref for view in client.endpoints() if view.state != "closed"}
+
+
+def test_ensure_ls_release(run: Run, supervisor_client: SupervisorClient):
+    """A lease in the words of a person: made, listed without its token, released with proof."""
+    made = run("ensure", *LEASE)
+    assert made.returncode == 0, made.stderr
+    (lease_ref,) = {word for word in made.stdout.split() if word.startswith("lease_0")}
+    listed = run("ls")
+    assert lease_ref in listed.stdout
+    assert "\x1b" not in made.stdout + made.stderr + listed.stdout
+    released = run("release", lease_ref)
+    assert released.returncode == 0
+    assert "no survivors" in released.stdout
+    assert lease_ref not in live(supervisor_client)
+    assert run("release", lease_ref, "lease_unknown").returncode == 0
+
+
+def test_ensure_json(run: Run, supervisor_client: SupervisorClient):
+    """The contract's own JSON."""
+    answer = json.loads(run("ensure", *LEASE, "--json", "--ttl-s", "60").stdout)
+    assert answer["compatibility"]["compatible?"] is True
+    listed = json.loads(run("ls", "--json").stdout)
+    assert answer["endpoint"]["headers"]["authorization"] not in json.dumps(listed)
+    supervisor_client.release_endpoint(answer["endpoint"]["lease_ref"])
+
+
+def test_ensure_env_is_for_a_shell(run: Run, supervisor_client: SupervisorClient):
+    """A real shell evaluates it, and a real client could use it."""
+    exports = run("ensure", *LEASE, "--env").stdout
+    script = f'{exports}\nprintf "%s\\n" "$OPENAI_BASE_URL" "$OPENAI_API_KEY" "$ASM_ENDPOINT_LEASE_REF"'
+    shell = subprocess.run(
+        ("sh", "-euc", script), capture_output=True, text=True, timeout=TIMEOUT_S, check=True
+    )
+    base_url, key, lease_ref = shell.stdout.split()
+    assert base_url.startswith("http://127.0.0.1:")
+    assert len(key) == 43
+    supervisor_client.release_endpoint(lease_ref)
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("ensure", "--provider", "nobody", "--model", "m"), 3, "cannot"),
+        (("ensure", "--provider", "codex", "--model", "m"), 4, "cannot lease OpenAI Codex"),
+        (("ensure", "--provider", "echo", "--model", "-m"), 2, "--model"),
+        (("ensure", "--provider", "echo"), 2, "--model"),
+        (("ensure", *LEASE, "--ttl-s", "0"), 3, "ttl_s"),
+        (("demo", "--provider", "claude"), 3, "--model"),
+        (("serve", "--port", "70000"), 2, "not a port"),
+        (("nonsense",), 2, "nonsense"),
+        ((), 2, "cannot"),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line_with_a_code(run: Run, argv: tuple[str, ...], code: int, words: str):
+    """On stderr, with nothing on stdout."""
+    failed = run(*argv)
+    assert (failed.returncode, failed.stdout) == (code, "")
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert words in failed.stderr
+
+
+@pytest.mark.parametrize("argv", [("ls",), ("ensure", *LEASE), ("release", "lease_x")])
+def test_no_supervisor_is_a_code_of_its_own(run: Run, tmp_path: Path, argv: tuple[str, ...]):
+    """And it says how to start one; nothing is created by asking."""
+    failed = run(*argv, home=tmp_path / "none")
+    assert failed.returncode == 5
+    assert "asm-endpoint serve" in failed.stderr
+    assert not (tmp_path / "none").exists()
+
+
+def test_providers_and_manifest(run: Run, tmp_path: Path):
+    """With a supervisor and without one, the same is published."""
+    for home in (None, tmp_path / "none"):
+        given = {} if home is None else {"home": home}
+        described = json.loads(run("providers", "--json", **given).stdout)
+        assert [each["provider"] for each in described] == ["amp", "claude", "codex", "echo", "gemini"]
+        assert json.loads(run("manifest", **given).stdout)["consumer"] == "asm_openai_endpoint"
+
+
+@pytest.mark.parametrize(
+    ("script", "code"),
+    [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)],
+)
+def test_run_exits_as_its_command_does_and_releases(
+    run: Run, supervisor_client: SupervisorClient, script: str, code: int
+):
+    """Whatever way the command ends."""
+    before = live(supervisor_client)
+    assert run("run", *LEASE, "--", "sh", "-c", script).returncode == code
+    assert live(supervisor_client) == before
+
+
+@pytest.mark.parametrize(("command", "code"), [("/no/such/command", 127), ("/etc/hostname", 126)])
+def test_run_of_what_cannot_run(run: Run, supervisor_client: SupervisorClient, command: str, code: int):
+    """The shell's codes, one line, and the lease is released."""
+    before = live(supervisor_client)
+    failed = run("run", *LEASE, "--", command)
+    assert failed.returncode == code
+    assert len(failed.stderr.strip().splitlines()) == 1
+    assert live(supervisor_client) == before
+
+
+@pytest.mark.parametrize("embedded", [False, True])
+def test_run_gives_the_command_an_endpoint(run: Run, tmp_path: Path, embedded: bool):
+    """In its environment, not in its argv; with a running supervisor and with one of its own."""
+    code = (
+        "import os, httpx; r = httpx.post(os.environ['OPENAI_BASE_URL'] + '/chat/completions', trust_env=False,"
+        "headers={'authorization': 'Bearer ' + os.environ['OPENAI_API_KEY']}, json={'prompt': 'through run'});"
+        "print(r.json()['choices'][0]['message']['content'], os.environ['OPENAI_API_KEY'] in open('/proc/self/cmdline').read())"
+    )
+    given = {"home": tmp_path / "none"} if embedded else {}
+    ran = run("run", *LEASE, "--", sys.executable, "-c", code, **given)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == "through run False\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_run_passes_signals_on(
+    supervisor_client: SupervisorClient, state_home: Path, tmp_path: Path, number: signal.Signals
+):
+    """The command decides what to do with them; the lease is released after it."""
+    before, ready = live(supervisor_client), tmp_path / "ready"
+    script = f"trap 'exit 9' {number.name.removeprefix('SIG')}; touch {shlex.quote(str(ready))}; while :; do sleep 0.05; done"
+    with subprocess.Popen(
+        (*PROGRAM, "run", *LEASE, "--", "sh", "-c", script),
+        env={**os.environ, "ASM_ENDPOINT_HOME": str(state_home)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as process:
+        until(ready.exists)
+        os.kill(process.pid, number)
+        assert process.wait(TIMEOUT_S) == 9
+    assert live(supervisor_client) == before
+
+
+def test_a_killed_run_ends_its_lease(supervisor_client: SupervisorClient, state_home: Path):
+    """The lease belongs to the process: nothing can keep it from ending."""
+    before = live(supervisor_client)
+    with subprocess.Popen(
+        (*PROGRAM, "run", *LEASE, "--", "sleep", "600"),
+        env={**os.environ, "ASM_ENDPOINT_HOME": str(state_home)},
+        start_new_session=True,
+    ) as process:
+        until(lambda: live(supervisor_client) != before)
+        (sleeper,) = until(lambda: psutil.Process(process.pid).children())
+        process.kill()
+        sleeper.kill()
+    until(lambda: live(supervisor_client) == before)
+
+
+def test_demo(run: Run, tmp_path: Path):
+    """Summary without the token, an answer, a streamed answer, and the proof."""
+    shown = run("demo", "--message", "one two", home=tmp_path / "none")
+    assert shown.returncode == 0, shown.stderr
+    assert "<redacted>" in shown.stdout
+    assert shown.stdout.count("one two") == 2
+    assert "no survivors" in shown.stdout
+    assert shown.stderr == ""
+
+
+def test_progress_is_shown_on_a_terminal_and_erased(state_home: Path, supervisor_client: SupervisorClient):
+    """Only there; a pipe sees none of it."""
+    leader, follower = pty.openpty()
+    with subprocess.Popen(
+        (*PROGRAM, "run", *LEASE, "--", "true"),
+        env={**os.environ, "ASM_ENDPOINT_HOME": str(state_home), "TERM": "xterm"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=follower,
+    ) as process:
+        os.close(follower)
+        shown, deadline = b"", time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline and select.select([leader], [], [], 1)[0]:
+            try:
+                shown += os.read(leader, 4096)
+            except OSError:
+                break
+        assert process.wait(TIMEOUT_S) == 0
+    os.close(leader)
+    assert b"leasing echo any" in shown
+    assert shown.endswith(b"\r\x1b[K")
+
+
+@pytest.mark.parametrize("argv", [("--help",), ("run", "--help"), ("--version",)])
+def test_help(run: Run, argv: tuple[str, ...]):
+    """Exit codes are part of it."""
+    shown = run(*argv)
+    assert shown.returncode == 0
+    assert argv != ("--help",) or "exit codes:" in shown.stdout
