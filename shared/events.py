@@ -95,3 +95,5 @@ Event = (
     | Failure
 )
 TERMINAL = (Result, Failure)
+PREAMBLE = (RunStarted, Notice)
+"""What a command line says by itself: no sign that the model is answering."""

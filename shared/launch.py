@@ -26,7 +26,7 @@ class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The worker's one owner of time, in seconds. Exceeding any of them fails the turn with ``provider_timeout``."""
 
     first_output_s: float = 120.0
-    """From the prompt to the first event that shows progress."""
+    """From the prompt to the first event that comes from the model."""
     silence_s: float = 300.0
     """Between two events."""
     total_s: float = 600.0

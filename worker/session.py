@@ -25,7 +25,7 @@ import msgspec
 
 from shared import locate, provider
 from shared.errors import ProviderError
-from shared.events import Event
+from shared.events import PREAMBLE, Event
 from shared.launch import MARKER_VARIABLE, TurnLimits
 from shared.provider import CommandInputs, Prompt, Provider
 from shared.result import Completion, Projection, Shown
@@ -219,7 +219,8 @@ class _Clock:
             if self._now() < deadline:
                 return []
             raise self._exceeded() from None
-        self._silence_at, self._silence_name = self._now() + self._limits.silence_s, "silence_s"
+        if self._silence_name == "silence_s" or not all(isinstance(event, PREAMBLE) for event in events):
+            self._silence_at, self._silence_name = self._now() + self._limits.silence_s, "silence_s"
         return events
 
     def _exceeded(self) -> ProviderError:
