@@ -33,6 +33,11 @@ class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The whole turn."""
     queue_s: float = 30.0
     """In the queue for a free place."""
+    status_hold_s: float = 1.0
+    """Longest wait of a stream for the first piece of its answer, until when a refusal is a real HTTP status.
+
+    Measured refusals of unloaded command lines take 0.1 to 0.4 s.
+    """
     heartbeat_s: float = 10.0
     """Silence on a stream after which a comment line is sent."""
     exit_grace_s: float = 1.0

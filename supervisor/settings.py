@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
+from shared.errors import RequestError
 from shared.launch import TurnLimits
 
 HOME_VARIABLE = "ASM_ENDPOINT_HOME"
@@ -39,6 +40,47 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     monitor_period_s: float = 1.0
     heartbeat_max_age_s: float = 5.0
     """An older heartbeat makes a lease degraded."""
+
+
+MAX_NUMBER = 1e9
+NUMBERS: dict[type, dict[str, type[float | int]]] = {
+    owner: {field.name: field.type for field in msgspec.structs.fields(owner) if field.type in (int, float)}
+    for owner in (Settings, TurnLimits)
+}
+"""What :func:`changed` can change."""
+
+
+def changed(settings: Settings, assignments: Iterable[str]) -> Settings:
+    """``settings`` with ``NAME=NUMBER`` assignments applied; names of ``TurnLimits`` count too.
+
+    Raises RequestError ``invalid_request`` for a name that is not there or a value that is not a positive number.
+    """
+    own: dict[str, float | int] = {}
+    limits: dict[str, float | int] = {}
+    for assignment in assignments:
+        name, _, text = assignment.partition("=")
+        in_limits = name in NUMBERS[TurnLimits]
+        kind = NUMBERS[TurnLimits if in_limits else Settings].get(name)
+        if kind is None:
+            known = ", ".join(sorted((*NUMBERS[Settings], *NUMBERS[TurnLimits])))
+            raise RequestError("invalid_request", f"cannot set {name!r}: known are {known}", param=name)
+        (limits if in_limits else own)[name] = _number(name, text, kind)
+    return msgspec.structs.replace(settings, **own, limits=msgspec.structs.replace(settings.limits, **limits))
+
+
+def _number(name: str, text: str, kind: type[float | int]) -> float | int:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = kind(-1)
+    if not 0 < value < MAX_NUMBER:
+        article = "a whole" if kind is int else "a"
+        raise RequestError(
+            "invalid_request",
+            f"cannot set {name} to {text!r}: {article} number above 0 and below {MAX_NUMBER:g} is needed",
+            param=name,
+        )
+    return value
 
 
 def state_home(environ: Mapping[str, str]) -> Path:

@@ -93,9 +93,8 @@ class ChatCompletions:
             model=self._lease.spec.model,
             include_usage=request.include_usage,
         )
-        events = EventStream(
-            stream(self._lease.session, request.prompt), encoder, self._lease.session.limits.heartbeat_s
-        )
+        session = self._lease.session
+        events = EventStream(stream(session, request.prompt), encoder, session.limits)
         await events.open()
         resp.status = falcon.HTTP_200
         resp.content_type = "text/event-stream; charset=utf-8"

@@ -1,7 +1,7 @@
 """A streamed answer: from a turn's batches to the bytes of the event stream.
 
 The HTTP status is still open while nothing has been sent. It is held until the first piece of the answer, at most
-``STATUS_HOLD_S``, so that a quick refusal (401, 429, 529) is a real status; after that a failure is an error
+``status_hold_s``, so that a quick refusal (401, 429, 529) is a real status; after that a failure is an error
 object in the stream, without the end mark.
 """
 
@@ -11,27 +11,26 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from shared.errors import EndpointError, WorkerError
+from shared.launch import TurnLimits
 from shared.openai import HEARTBEAT, ChunkEncoder
 from shared.result import Shown
 from worker.session import TurnStream
-
-STATUS_HOLD_S = 1.0
-"""Longest wait before the headers and the role chunk go out; measured refusals take 0.1 to 0.4 s."""
 
 
 class EventStream:
     """The response body of one streamed completion, which starts its turn. Call :meth:`open` before the status."""
 
-    def __init__(self, turn: TurnStream, encoder: ChunkEncoder, heartbeat_s: float) -> None:
+    def __init__(self, turn: TurnStream, encoder: ChunkEncoder, limits: TurnLimits) -> None:
         self._turn = turn
         self._encoder = encoder
-        self._batches = turn.batches(heartbeat_s)
+        self._status_hold_s = limits.status_hold_s
+        self._batches = turn.batches(limits.heartbeat_s)
         self._first: asyncio.Future[list[Shown]] = asyncio.ensure_future(anext(self._batches))
 
     async def open(self) -> None:
         """Hold the status. Raises what the turn raises within the hold time."""
         try:
-            await asyncio.wait([self._first], timeout=STATUS_HOLD_S)
+            await asyncio.wait([self._first], timeout=self._status_hold_s)
             if self._first.done() and not isinstance(self._first.exception(), StopAsyncIteration):
                 self._first.result()
         except BaseException:

@@ -31,21 +31,31 @@ def add_parsers(parsers: Parsers) -> None:
         help="publish this management mode, first one first (repeatable; default: jido_managed)",
     )
     parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="assignments",
+        metavar="NAME=NUMBER",
+        help="change a limit, e.g. first_output_s=60 (repeatable; an unknown name lists all of them)",
+    )
+    parser.add_argument(
         "--fd", type=int, metavar="N", help="serve on this inherited listening socket instead"
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does")
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve. Raises RequestError (not loopback) or WorkerError ``already_running``."""
+    """Serve. Raises RequestError (not loopback, no such setting) or WorkerError ``already_running``."""
     from supervisor.publication import DEFAULT_MANAGEMENT_MODES
     from supervisor.serve import bind
     from supervisor.serve import serve as serve_on
-    from supervisor.settings import Settings, state_home
+    from supervisor.settings import Settings, changed, state_home
 
     home = options.home or state_home(os.environ)
     modes = tuple(options.management_modes or DEFAULT_MANAGEMENT_MODES)
-    settings = Settings(home=home, namespaces=not options.no_namespaces, management_modes=modes)
+    settings = changed(
+        Settings(home=home, namespaces=not options.no_namespaces, management_modes=modes), options.assignments
+    )
     listener = bind(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
     us = os.getpid()
     try:

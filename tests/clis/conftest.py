@@ -77,7 +77,7 @@ def start_supervisor(
             patch.setenv("SOME_SECRET", CANARY)
             for name, value in variables.items():
                 patch.setenv(name, value)
-            return InferenceEndpoint()
+            return InferenceEndpoint(serve_arguments=("--set", f"status_hold_s={HTTP_TIMEOUT_S}"))
 
     return start
 

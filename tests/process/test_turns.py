@@ -167,7 +167,7 @@ def test_silence_on_a_stream_is_filled_with_heartbeats():
 
     async def scenario(session: Session) -> None:
         encoder = ChunkEncoder(completion_id="chatcmpl-1", model="any", include_usage=False)
-        events = EventStream(stream(session, "[[pause:1.5]] hello"), encoder, heartbeat_s=0.1)
+        events = EventStream(stream(session, "[[pause:0.8]] hello"), encoder, session.limits)
         await events.open()
         sent = await collected(events)
         await events.close()
@@ -176,7 +176,27 @@ def test_silence_on_a_stream_is_filled_with_heartbeats():
         assert b'"content":"hello"' in b"".join(sent)
         assert sent[-1].endswith(b"data: [DONE]\n\n")
 
-    run(scenario)
+    run(scenario, TurnLimits(status_hold_s=0.1, heartbeat_s=0.1, exit_grace_s=GRACE_S))
+
+
+@pytest.mark.parametrize(("hold_s", "is_a_status"), [(PATIENCE_S, True), (0.0, False)])
+def test_a_refusal_is_a_status_while_the_status_is_held(hold_s: float, is_a_status: bool):
+    """And an error object in the stream, without the end mark, after that."""
+
+    async def scenario(session: Session) -> None:
+        encoder = ChunkEncoder(completion_id="chatcmpl-1", model="any", include_usage=False)
+        events = EventStream(stream(session, "[[error:429]]"), encoder, session.limits)
+        if is_a_status:
+            with pytest.raises(ProviderError, match="scripted error"):
+                await events.open()
+            return
+        await events.open()
+        sent = await collected(events)
+        await events.close()
+        assert b'"code":"rate_limit_exceeded"' in sent[-1]
+        assert b"[DONE]" not in b"".join(sent)
+
+    run(scenario, TurnLimits(status_hold_s=hold_s, exit_grace_s=GRACE_S))
 
 
 async def collected(events: EventStream) -> list[bytes]:
