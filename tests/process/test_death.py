@@ -64,9 +64,9 @@ def inner_worker(family: list[ProcessId]) -> ProcessId:
 
 
 def below(parent: ProcessId, family: list[ProcessId]) -> list[ProcessId]:
-    """Those of the family that are direct children of ``parent`` and still there."""
+    """Those of the family that are direct children of ``parent`` and run: a killed one may not be reaped yet."""
     children = {child.pid for child in psutil.Process(parent.pid).children()}
-    return [process for process in family if process.pid in children]
+    return [process for process in processes.alive(family) if process.pid in children]
 
 
 def command_line(process: ProcessId) -> str:
