@@ -17,7 +17,7 @@ from supervisor import EndpointDescriptor, InferenceEndpoint
 from tests.bench.measure import interleaved_medians_s, report
 from tests.bench.rawhttp import first_delta_s
 from tests.clis.conftest import KEY, MODEL
-from tests.clis.model_server import ModelServer
+from tests.clis.models.server import ModelServer
 
 pytestmark = [pytest.mark.bench, pytest.mark.cli]
 RUNS = 10

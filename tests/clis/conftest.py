@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint
-from tests.clis.model_server import ModelServer
+from tests.clis.models.server import ModelServer
 from tests.clis.netns import is_loopback_only
 
 ROOT = Path(__file__).parents[2]

@@ -17,7 +17,8 @@ import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint, ProviderError
 from tests.clis.conftest import CANARY, HTTP_TIMEOUT_S, KEY, MODEL, ask, bare_environ, chunks_of, text_of
-from tests.clis.model_server import ModelServer, RecordedRequest
+from tests.clis.models.log import RecordedRequest
+from tests.clis.models.server import ModelServer
 
 pytestmark = [pytest.mark.cli, pytest.mark.process]
 RUN_TIMEOUT_S = 120

@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.clis import model_server
-from tests.clis.model_server import ModelServer, SendEvent, Sleep, anthropic_messages, read_script
+from tests.clis.models import markers
+from tests.clis.models.anthropic import anthropic_messages
+from tests.clis.models.markers import read_script
+from tests.clis.models.server import ModelServer
+from tests.clis.models.steps import SendEvent, Sleep
 
 PATH = "/v1/messages?beta=true"
 TIMEOUT_S = 10.0
@@ -292,8 +296,8 @@ def test_no_wait_is_longer_than_its_bound() -> None:
     """A marker cannot ask for more than MAX_PAUSE_S, nor for more than MAX_DELTAS."""
     script = read_script("[[first:9999]][[delay:9999]][[deltas:999999999]]")
 
-    assert (script.first_s, script.delay_s) == (model_server.MAX_PAUSE_S, model_server.MAX_PAUSE_S)
-    assert len(script.words or ()) == model_server.MAX_DELTAS
+    assert (script.first_s, script.delay_s) == (markers.MAX_PAUSE_S, markers.MAX_PAUSE_S)
+    assert len(script.words or ()) == markers.MAX_DELTAS
 
 
 def test_the_last_marker_of_a_name_counts() -> None:
@@ -397,8 +401,9 @@ def test_closing_ends_a_silent_stream() -> None:
 @pytest.mark.parametrize("stop_signal", [signal.SIGTERM, signal.SIGINT])
 def test_by_hand_it_says_where_and_stops_when_told(stop_signal: signal.Signals) -> None:
     """The script prints its address, serves, and leaves on SIGTERM and SIGINT."""
-    command = [sys.executable, model_server.__file__, "--port", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "tests.clis.models", "--port", "0"]
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
         try:
             assert process.stdout is not None
             word, url = process.stdout.readline().split()
