@@ -221,12 +221,12 @@ class ClaudeConnection:
         self.would_go_on = False
         self._turn_id: str | None = None
         self._usage: WireUsage | None = None
+        self._out = b""
 
-    def handshake(self) -> bytes:
+    def handshake(self) -> None:
         """Nothing: the only ``initialize`` that counts carries the turn's system prompt."""
-        return b""
 
-    def start_turn(self, turn_id: str, prompt: Prompt) -> bytes:
+    def start_turn(self, turn_id: str, prompt: Prompt) -> None:
         """The ``initialize`` request and the user message."""
         self._turn_id = turn_id
         initialize = {"subtype": "initialize", "hooks": None, "systemPrompt": [prompt.system]}
@@ -240,7 +240,12 @@ class ClaudeConnection:
                 "client_composed": True,
             },
         )
-        return b"".join(_encode(line) + b"\n" for line in lines)
+        self._out += b"".join(_encode(line) + b"\n" for line in lines)
+
+    def data_to_send(self) -> bytes:
+        """What was not yet given out."""
+        data, self._out = self._out, b""
+        return data
 
     def receive(self, lines: Sequence[bytes]) -> list[tuple[str, list[Event]]]:
         """Events of these lines; none before a turn is started or after it has ended."""
@@ -261,9 +266,9 @@ class ClaudeConnection:
                 break
         return [(turn_id, events)] if events else []
 
-    def interrupt(self, turn_id: str) -> bytes:
-        """Nothing: one process is one turn, so stopping the process is the interrupt."""
-        return b""
+    def interrupt(self, turn_id: str) -> bool:
+        """Never: one process is one turn, so stopping the process is the interrupt."""
+        return False
 
     def closed(self, exit_code: int, stderr: str) -> list[tuple[str, list[Event]]]:
         """A failure for the open turn: without a ``result`` line no exit code means success."""

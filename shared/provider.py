@@ -80,7 +80,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
 class Connection(Protocol):
     """The protocol of one command-line process, without I/O: bytes in, events and bytes out.
 
-    A turn ends with exactly one ``Result`` or ``Failure`` event. Turn ids are chosen by the caller.
+    After each call, :meth:`data_to_send` has what is to be written to the process. A turn ends with exactly one
+    ``Result`` or ``Failure`` event. Turn ids are chosen by the caller.
     """
 
     concurrent_turns: int
@@ -90,20 +91,23 @@ class Connection(Protocol):
     would_go_on: bool
     """Whether the process would work on by itself although its turn has ended; it has to be killed at once."""
 
-    def handshake(self) -> bytes:
-        """Bytes to send once after the start; b"" for none."""
+    def handshake(self) -> None:
+        """Begin; called once, right after the start."""
 
-    def start_turn(self, turn_id: str, prompt: Prompt) -> bytes:
-        """Bytes that start a turn."""
+    def start_turn(self, turn_id: str, prompt: Prompt) -> None:
+        """Start a turn, or queue it until the handshake is done."""
 
     def receive(self, lines: Sequence[bytes]) -> list[tuple[str, list[Event]]]:
         """Events of complete stdout lines (without their newlines), grouped by turn, in order within a turn."""
 
-    def interrupt(self, turn_id: str) -> bytes:
-        """Bytes that cancel a turn; b"" when the process has to be stopped instead."""
+    def interrupt(self, turn_id: str) -> bool:
+        """Cancel a turn, whose events do not matter any more. False when the process has to be stopped instead."""
 
     def closed(self, exit_code: int, stderr: str) -> list[tuple[str, list[Event]]]:
         """Events for the turns that were still open when the process ended."""
+
+    def data_to_send(self) -> bytes:
+        """What is to be written to the process now; each byte is given out once."""
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):

@@ -94,7 +94,8 @@ class CliProcess:
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._stderr_pipe.fileno(), self._on_stderr)
         self.resume()
-        self._write(connection.handshake())
+        connection.handshake()
+        self._send()
 
     @classmethod
     def start(
@@ -145,16 +146,16 @@ class CliProcess:
         turn = Turn(self)
         self._turns[turn.id] = turn
         self.turns_served += 1
-        self._write(self._connection.start_turn(turn.id, prompt))
+        self._connection.start_turn(turn.id, prompt)
+        self._send()
         return turn
 
     def end_turn(self, turn: Turn) -> None:
         """Forget a turn; an unfinished one is interrupted, by protocol where there is one, else by SIGTERM."""
         if self._turns.pop(turn.id, None) is None or turn.is_over or self.exited.done():
             return
-        interrupt = self._connection.interrupt(turn.id)
-        if interrupt:
-            self._write(interrupt)
+        if self._connection.interrupt(turn.id):
+            self._send()
         else:
             self.is_retired = True
             self._signal(signal.SIGTERM)
@@ -199,8 +200,9 @@ class CliProcess:
             else:
                 signal.pidfd_send_signal(self._pidfd, number)
 
-    def _write(self, data: bytes) -> None:
-        if data:
+    def _send(self) -> None:
+        """Write what the connection has to say."""
+        if data := self._connection.data_to_send():
             self._outbox.append(data)
             self._on_writable()
 
@@ -248,6 +250,7 @@ class CliProcess:
             self.abort("provider_protocol_error", f"the command line printed too long a line: {error}")
             return
         self._deliver(self._connection.receive(lines))
+        self._send()
         if self._connection.would_go_on:
             self.is_retired = True
             self._signal(signal.SIGKILL)

@@ -51,7 +51,9 @@ def bare_cold_s(claude: Path, server: ModelServer) -> float:
         ) as process:  # fmt: skip
             assert process.stdin is not None
             assert process.stdout is not None
-            process.stdin.write(ClaudeConnection().start_turn("turn", Prompt(text=TEXT)))
+            connection = ClaudeConnection()
+            connection.start_turn("turn", Prompt(text=TEXT))
+            process.stdin.write(connection.data_to_send())
             process.stdin.close()
             for line in process.stdout:
                 if b'"text_delta"' in line:

@@ -36,7 +36,9 @@ def pipe_alone_s() -> float:
     assert process.stdout is not None
     with process:
         time.sleep(STANDBY_SETTLE_S)
-        data = ClaudeConnection().start_turn("turn", Prompt(text=PROMPT))
+        connection = ClaudeConnection()
+        connection.start_turn("turn", Prompt(text=PROMPT))
+        data = connection.data_to_send()
         started = time.perf_counter()
         os.write(process.stdin.fileno(), data)
         process.stdin.close()

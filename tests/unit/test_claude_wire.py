@@ -109,7 +109,10 @@ def test_a_recording_has_its_outcome_however_it_is_cut(name: str, chunk_bytes: i
 
 def test_a_turn_is_two_lines():
     """The initialize request with the system prompt, and the user message as plain text."""
-    sent = ClaudeConnection().start_turn("turn", Prompt(text="/cost @file\n--flag", system="be brief"))
+    connection = ClaudeConnection()
+    connection.start_turn("turn", Prompt(text="/cost @file\n--flag", system="be brief"))
+    sent = connection.data_to_send()
+    assert connection.data_to_send() == b""
     first, second = (json.loads(line) for line in sent.splitlines())
     assert first["request"]["systemPrompt"] == ["be brief"]
     assert second["message"] == {"role": "user", "content": "/cost @file\n--flag"}

@@ -13,7 +13,7 @@ The reply:
 ``[[empty]]`` a text block without text, ``[[thinking:N]]`` N thoughts and a signature before the text,
 ``[[tool:NAME]]`` a tool call, with ``[[tool-input:{JSON}]]``; it comes without text unless a text is asked for, and
 only as long as the conversation holds no tool result, ``[[stop:REASON]]`` the API's own stop reason, ``[[usage:IN,OUT]]``
-token counts (else: words of the user's text, markers aside, and number of deltas, each at least 1).
+or ``[[usage:IN,OUT,CACHED,REASONING]]`` token counts (else: words of the user's text, markers aside, and number of deltas, each at least 1).
 
 The pace: ``[[first:SECONDS]]`` silence before the first delta, ``[[delay:SECONDS]]`` between deltas.
 
@@ -49,7 +49,7 @@ MARKER_SHAPES: Mapping[str, str] = {
     "tool": r":[\w.-]+",
     "tool-input": r":\{.*?\}",
     "stop": r":[A-Za-z_]+",
-    "usage": f":{_COUNT},{_COUNT}",
+    "usage": f":{_COUNT},{_COUNT}(?:,{_COUNT},{_COUNT})?",
     "first": f":{_SECONDS}",
     "delay": f":{_SECONDS}",
     "status": r":[45]\d\d",
@@ -68,6 +68,8 @@ class Usage:
 
     input_tokens: int
     output_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,8 +161,15 @@ def _tool(asked: Mapping[str, str]) -> ToolCall | None:
 
 def _usage(asked: Mapping[str, str], plain: str, *, deltas: int) -> Usage:
     if "usage" in asked:
-        input_tokens, _, output_tokens = asked["usage"].partition(",")
-        return Usage(input_tokens=int(input_tokens), output_tokens=int(output_tokens))
+        input_tokens, output_tokens, cached, reasoning = (
+            int(count) for count in f"{asked['usage']},0,0".split(",")[:4]
+        )
+        return Usage(
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            cached_tokens=cached,
+            reasoning_tokens=reasoning,
+        )
     return Usage(input_tokens=max(1, len(plain.split())), output_tokens=max(1, deltas))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from tests.clis.models.anthropic import anthropic_error, anthropic_messages
+from tests.clis.models.generative import stream_generate_content
+from tests.clis.models.responses import responses
 from tests.clis.models.steps import SendJson, Step, Steps
 
 
@@ -23,6 +25,8 @@ def no_such_page(_body: Any, serial: int) -> Iterator[Step]:
 ROUTES: tuple[tuple[re.Pattern[str], Steps], ...] = (
     (re.compile(r"HEAD /(?:api/hello)?"), hello),
     (re.compile(r"POST /v1/messages"), anthropic_messages),
+    (re.compile(r"POST /v1/responses"), responses),
+    (re.compile(r"POST /v1beta/models/[^/]+:streamGenerateContent"), stream_generate_content),
 )
 
 
