@@ -133,12 +133,13 @@ def misbehave(markers: dict[str, str]) -> None:
 
 def daemonise() -> None:
     """Leave a grandchild behind that has left our session and parentage."""
-    if os.fork():
+    if child := os.fork():
+        os.waitpid(child, 0)
         return
     os.setsid()
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.fork():
         os._exit(0)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(MAX_SLEEP_S)
     os._exit(0)
 
