@@ -21,6 +21,7 @@ from typing import Any
 
 import msgspec
 
+from shared.errors import STATUS_CODES
 from shared.events import (
     TERMINAL,
     AssistantDelta,
@@ -198,18 +199,6 @@ Line = (
 _LINE = msgspec.json.Decoder(Line)
 _encode = msgspec.json.Encoder().encode
 
-STATUS_CODES = {
-    400: "provider_rejected_request",
-    401: "provider_auth_failed",
-    403: "provider_auth_failed",
-    404: "model_not_found",
-    413: "context_length_exceeded",
-    429: "rate_limit_exceeded",
-    503: "provider_overloaded",
-    529: "provider_overloaded",
-}
-"""The model service's HTTP status to our error code; every other status is ``provider_error``."""
-
 
 class ClaudeConnection:
     """One process, one turn. See :class:`shared.provider.Connection`."""
@@ -219,6 +208,7 @@ class ClaudeConnection:
 
     def __init__(self) -> None:
         self.would_go_on = False
+        self.is_spent = False
         self._turn_id: str | None = None
         self._usage: WireUsage | None = None
         self._out = b""

@@ -67,7 +67,6 @@ WORKER_KINDS: dict[str, Kind] = {
 }
 
 PROVIDER_KINDS: dict[str, Kind] = {
-    "provider_not_ready": Kind(503, _SERVER),
     "cli_not_found": Kind(503, _SERVER),
     "not_logged_in": Kind(503, _SERVER),
     "provider_auth_failed": Kind(502, _SERVER),
@@ -84,6 +83,21 @@ PROVIDER_KINDS: dict[str, Kind] = {
     "tool_use_refused": Kind(502, _SERVER),
     "turn_cancelled": Kind(499, _SERVER),
 }
+
+STATUS_CODES = {
+    400: "provider_rejected_request",
+    401: "provider_auth_failed",
+    402: "quota_exhausted",
+    403: "provider_auth_failed",
+    404: "model_not_found",
+    408: "provider_timeout",
+    413: "context_length_exceeded",
+    429: "rate_limit_exceeded",
+    503: "provider_overloaded",
+    504: "provider_timeout",
+    529: "provider_overloaded",
+}
+"""A model service's HTTP status to our error code; every other status is ``provider_error``."""
 
 KINDS: dict[str, Kind] = REQUEST_KINDS | WORKER_KINDS | PROVIDER_KINDS
 

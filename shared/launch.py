@@ -48,6 +48,9 @@ class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
     Starting a command line costs up to half a second of processor time, as much as it saves the next turn.
     """
 
+    standby_idle_s: float = 300.0
+    """Without a turn for so long, a lease's waiting command lines are stopped; the next turn starts new ones."""
+
 
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All a worker family is told. ``lease_dir`` holds its private ``workspace``, ``home``, ``tmp`` and log."""
@@ -61,6 +64,8 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     executable: tuple[str, ...]
     cli_version: str | None
     login: str
+    prepared: str
+    """The provider's prepared file; "" for none."""
     user_home: str
     lease_dir: str
     concurrency: int

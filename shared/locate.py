@@ -1,14 +1,17 @@
-"""Finding what is on this machine: a provider's executable, its version, and how its user is logged in.
+"""Finding what is on this machine: a provider's executable, its version, how its user is logged in, and what it needs.
 
-Reads the filesystem and, for the version, runs the executable; the environment and home come in as arguments.
+Reads the filesystem and, for versions and preparations, runs the executable; the environment and home come in as
+arguments.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +19,9 @@ from shared.errors import ProviderError
 from shared.provider import Executable, Login, Provider
 
 VERSION_TIMEOUT_S = 10.0
+PREPARATION_TIMEOUT_S = 30.0
+MAX_SETTINGS_BYTES = 1024 * 1024
+IDENTITY_DIGITS = 16
 VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?(?:[-+.][0-9A-Za-z.-]+)?")
 
 
@@ -87,28 +93,86 @@ def find_login(provider: Provider, environ: Mapping[str, str], user_home: Path) 
 def _has_file(login: Login, environ: Mapping[str, str], user_home: Path) -> bool:
     folder = environ.get(login.home_variable, "") if login.home_variable else ""
     if folder:
-        return any((Path(folder) / name).is_file() for name in login.home_variable_files)
-    return any((user_home / name).is_file() for name in login.files)
+        paths = [Path(folder) / name for name in login.home_variable_files]
+    else:
+        paths = [user_home / name for name in login.files]
+    return any(path.is_file() and (not login.accepts or login.accepts(_text(path))) for path in paths)
 
 
-def passed_variables(provider: Provider, environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of the supervisor's environment that may reach the command line: PATH and what its file names."""
-    return {name: environ[name] for name in ("PATH", *provider.environment) if environ.get(name)}
+def user_settings(provider: Provider, environ: Mapping[str, str], user_home: Path) -> str:
+    """The text of the user's own settings of the command line; "" where there are none to be read."""
+    settings = provider.settings
+    if settings is None:
+        return ""
+    folder = environ.get(settings.home_variable)
+    return _text(Path(folder) / settings.home_variable_file if folder else user_home / settings.file)
 
 
-def read_version(executable: Executable, argv: tuple[str, ...]) -> str | None:
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_SETTINGS_BYTES).decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def passed_variables(provider: Provider, environ: Mapping[str, str], settings: str = "") -> dict[str, str]:
+    """The part of the supervisor's environment that may reach the command line.
+
+    That is PATH, what its file names, and what the user's own ``settings`` name.
+    """
+    named = provider.settings.variables(settings) if provider.settings and settings else ()
+    return {name: environ[name] for name in ("PATH", *provider.environment, *named) if environ.get(name)}
+
+
+def read_version(executable: Executable, argv: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
     """The version a command line prints of itself; None when it prints none in time. May take 10 seconds."""
     try:
-        answer = subprocess.run(
-            (*argv, *executable.version_argv),
+        printed = _printed((*argv, *executable.version_argv), environ, VERSION_TIMEOUT_S)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    found = VERSION.search(printed.decode(errors="replace"))
+    return found[0] if found else None
+
+
+def prepare(
+    provider: Provider, argv: tuple[str, ...], version: str | None, environ: Mapping[str, str], folder: Path
+) -> str:
+    """The path of the provider's prepared file for this version, made in ``folder`` at first use; "" for none.
+
+    May take 30 seconds. Raises ProviderError ``provider_crashed`` when it cannot be made.
+    """
+    preparation = provider.preparation
+    if preparation is None:
+        return ""
+    identity = hashlib.sha256(f"{argv}{os.stat(argv[-1]).st_mtime_ns}".encode()).hexdigest()[:IDENTITY_DIGITS]
+    path = folder / f"{provider.name}-{version}-{identity}-{preparation.name}"
+    if not path.is_file():
+        try:
+            content = preparation.convert(
+                _printed((*argv, *preparation.argv), environ, PREPARATION_TIMEOUT_S)
+            )
+        except (OSError, subprocess.SubprocessError, ValueError) as error:
+            raise ProviderError(
+                "provider_crashed",
+                f"cannot prepare {provider.title}: `{' '.join(preparation.argv)}` gave no {preparation.name}: {error}",
+            ) from error
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
+            file.write(content)
+        os.rename(file.name, path)
+    return str(path)
+
+
+def _printed(argv: tuple[str, ...], environ: Mapping[str, str], timeout_s: float) -> bytes:
+    """What a command prints in an empty home, with nothing of the environment but the search path."""
+    with tempfile.TemporaryDirectory(prefix="asm-endpoint-home-") as home:
+        return subprocess.run(
+            argv,
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=VERSION_TIMEOUT_S,
-            env={"PATH": os.defpath, "HOME": "/nonexistent", "DISABLE_AUTOUPDATER": "1"},
-            cwd="/",
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    found = VERSION.search(answer.stdout.decode(errors="replace"))
-    return found[0] if found else None
+            timeout=timeout_s,
+            env={"PATH": environ.get("PATH") or os.defpath, "HOME": home, "DISABLE_AUTOUPDATER": "1"},
+            cwd=home,
+            check=True,
+        ).stdout

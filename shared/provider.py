@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from shared import providers
-from shared.errors import ProviderError, RequestError
+from shared.errors import RequestError
 from shared.events import Event
 
 
@@ -44,6 +44,32 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
     files: tuple[str, ...] = ()
     home_variable: str = ""
     home_variable_files: tuple[str, ...] = ()
+    accepts: Callable[[str], bool] | None = None
+    """Looks into the file: whether it really authenticates."""
+
+
+class Preparation(msgspec.Struct, frozen=True, kw_only=True):
+    """A file made once for each installed version, by ``convert`` from what the command line prints for ``argv``.
+
+    ``convert`` raises ValueError for output it does not understand.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    convert: Callable[[bytes], bytes]
+
+
+class UserSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The user's own settings file of a command line, which is read but never passed on as it is.
+
+    ``file`` is below the user's home, or named ``home_variable_file`` in the folder that ``home_variable`` names.
+    ``variables`` finds the environment variables that the settings refer to.
+    """
+
+    file: str
+    home_variable: str
+    home_variable_file: str
+    variables: Callable[[str], tuple[str, ...]]
 
 
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +80,10 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CommandInputs(msgspec.Struct, frozen=True, kw_only=True):
-    """All a provider needs to build its command; paths are absolute, ``variables`` already allow-listed."""
+    """All a provider needs to build its command; paths are absolute, ``variables`` already allow-listed.
+
+    ``prepared`` is the file of the provider's Preparation, ``settings`` the text of its UserSettings; "" for none.
+    """
 
     executable: tuple[str, ...]
     model: str
@@ -63,17 +92,24 @@ class CommandInputs(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     user_home: str
     variables: Mapping[str, str]
+    prepared: str = ""
+    settings: str = ""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """One process to start: argv, its whole environment, and its working directory."""
+    """One process to start: argv, its whole environment, its working directory, and what has to be there before.
+
+    ``files`` are written for the owner alone, ``links`` point to files of the user that count as they are.
+    """
 
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str
+    files: Mapping[str, str] = {}
+    links: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
-        """Without the environment's values: they may be secrets."""
+        """Without the values of environment and files: they may be secrets."""
         return f"Command(argv={self.argv!r}, cwd={self.cwd!r}, env={sorted(self.env)!r})"
 
 
@@ -90,6 +126,8 @@ class Connection(Protocol):
     """How many turns a process may serve in its life."""
     would_go_on: bool
     """Whether the process would work on by itself although its turn has ended; it has to be killed at once."""
+    is_spent: bool
+    """Whether the process should get no further turns, because of what was seen of it."""
 
     def handshake(self) -> None:
         """Begin; called once, right after the start."""
@@ -116,7 +154,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     ``capabilities`` are the profile's capability names; publication is derived from them. ``native_extensions``
     is true where a provider-native agent surface exists (claude, codex); all others are common-surface-only.
     ``published`` is false for ``echo``, which is not one of the four published command lines. ``environment``
-    names the only variables of the supervisor's environment that may reach the command line. ``command`` and
+    names the only variables of the supervisor's environment that may reach the command line (and ``settings`` may name
+    more). ``home_per_process`` gives every process a home of its own instead of the lease's. ``command`` and
     ``connect`` are None while the provider is only profiled: it cannot be leased yet.
     """
 
@@ -129,13 +168,11 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     logins: tuple[Login, ...] = ()
     login_hint: str = ""
     environment: tuple[str, ...] = ()
-    command: Callable[[CommandInputs], Command] | None = None
-    connect: Callable[[], Connection] | None = None
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether leases can be served, not only decided."""
-        return self.command is not None and self.connect is not None
+    preparation: Preparation | None = None
+    settings: UserSettings | None = None
+    home_per_process: bool = False
+    command: Callable[[CommandInputs], Command]
+    connect: Callable[[CommandInputs], Connection]
 
 
 @functools.cache
@@ -153,12 +190,3 @@ def load(name: str) -> Provider:
         )
     provider: Provider = importlib.import_module(f"shared.providers.{name}").PROVIDER
     return provider
-
-
-def not_ready(provider: Provider) -> ProviderError:
-    """The error for a provider that is profiled but has no connection yet."""
-    return ProviderError(
-        "provider_not_ready",
-        f"cannot lease {provider.title}: this version decides about it but cannot run it yet",
-        should_retry=False,
-    )

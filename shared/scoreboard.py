@@ -15,6 +15,7 @@ SLOTS = (
     "in_flight",
     "queued",
     "standbys",
+    "standby_rss_bytes",
     "requests",
     "failures",
     "prompt_tokens",

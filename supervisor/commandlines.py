@@ -22,27 +22,37 @@ class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
     executable: tuple[str, ...]
     version: str | None
     login: str
+    prepared: str = ""
 
 
 class CommandLines:
     """Finds command lines in one environment."""
 
-    def __init__(self, environ: Mapping[str, str], user_home: Path) -> None:
+    def __init__(self, environ: Mapping[str, str], user_home: Path, prepared: Path) -> None:
         self._environ = environ
         self.user_home = user_home
+        self._prepared = prepared
         self._versions: dict[tuple[str, int, int], str | None] = {}
 
     async def find(self, chosen: Provider) -> CommandLine:
-        """The provider's command line. Raises ProviderError ``cli_not_found`` or ``not_logged_in``."""
+        """The provider's command line.
+
+        Raises ProviderError ``cli_not_found``, ``not_logged_in`` or ``provider_crashed``.
+        """
         executable = locate.find_executable(chosen, self._environ, self.user_home)
         login = locate.find_login(chosen, self._environ, self.user_home)
-        return CommandLine(
-            executable=executable, version=await self._version(chosen, executable), login=login
-        )
+        version = await self._version(chosen, executable)
+        prepared = ""
+        if chosen.preparation:
+            prepared = await asyncio.to_thread(
+                locate.prepare, chosen, executable, version, self._environ, self._prepared
+            )
+        return CommandLine(executable=executable, version=version, login=login, prepared=prepared)
 
     def variables(self, chosen: Provider) -> dict[str, str]:
         """The variables of our environment that the provider's command line gets."""
-        return locate.passed_variables(chosen, self._environ)
+        settings = locate.user_settings(chosen, self._environ, self.user_home)
+        return locate.passed_variables(chosen, self._environ, settings)
 
     async def describe(self, name: str) -> dict[str, Any]:
         """The provider's publication and what is installed of it here."""
@@ -51,7 +61,6 @@ class CommandLines:
             "provider": name,
             "title": chosen.title,
             "published": chosen.published,
-            "ready": chosen.is_ready,
             "publication": derive_publication(chosen).to_builtins(),
             "cli": None,
             "login": None,
@@ -74,5 +83,7 @@ class CommandLines:
             return None
         key = (executable[-1], stat.st_mtime_ns, stat.st_size)
         if key not in self._versions:
-            self._versions[key] = await asyncio.to_thread(locate.read_version, chosen.executable, executable)
+            self._versions[key] = await asyncio.to_thread(
+                locate.read_version, chosen.executable, executable, self._environ
+            )
         return self._versions[key]

@@ -47,10 +47,7 @@ def make_decision(
     options: LeaseOptions,
     management_modes: tuple[str, ...],
 ) -> Decision:
-    """The decision order, in order: provider, model, publication, compatibility, and whether it can be run.
-
-    Raises RequestError, Incompatible, or ProviderError ``provider_not_ready``.
-    """
+    """Provider, model, publication, compatibility, in this order. Raises RequestError or Incompatible."""
     chosen = provider.load(resolve_provider(request))
     model = resolve_model(request)
     publication = derive_publication(chosen)
@@ -58,8 +55,6 @@ def make_decision(
     compatibility = decide(request, manifest, backend, publication)
     if not compatibility.compatible:
         raise Incompatible(compatibility)
-    if not chosen.is_ready:
-        raise provider.not_ready(chosen)
     return Decision(
         chosen=chosen,
         model=model,

@@ -92,6 +92,7 @@ def launch_spec(
         executable=command_line.executable,
         cli_version=command_line.version,
         login=command_line.login,
+        prepared=command_line.prepared,
         user_home=user_home,
         lease_dir=record.lease_dir,
         concurrency=options.concurrency,

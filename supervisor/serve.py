@@ -22,7 +22,7 @@ from supervisor.api import create_app
 from supervisor.commandlines import CommandLines
 from supervisor.service import Service
 from supervisor.settings import Settings
-from supervisor.statefolder import Address, StateFolder
+from supervisor.statefolder import PREPARED_NAME, Address, StateFolder
 
 GRACEFUL_S = 60
 """gunicorn's patience with a supervisor that ends all its leases."""
@@ -90,7 +90,10 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> FalconApp:
         """Build the application, in the worker process."""
-        service = Service(self._settings, CommandLines(dict(os.environ), Path.home()))
+        service = Service(
+            self._settings,
+            CommandLines(dict(os.environ), Path.home(), self._settings.home / PREPARED_NAME),
+        )
         lifespan = Lifespan(service, self._folder, self._address, self._until_stdin_closes)
         return create_app(service, self._folder.admin_token(), lifespan)
 

@@ -17,6 +17,8 @@ ADDRESS_NAME = "supervisor.json"
 TOKEN_NAME = "admin.token"  # noqa: S105  # a file name
 ZYGOTE_SOCKET_NAME = "zygote.sock"
 LEASES_NAME = "leases"
+PREPARED_NAME = "prepared"
+"""Files made once for each version of a command line."""
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -30,8 +30,12 @@ def request_for(name: str, **more: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def endpoint() -> Iterator[InferenceEndpoint]:
-    """An embedded supervisor."""
-    with InferenceEndpoint() as running:
+    """An embedded supervisor whose user has no command line installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("CODEX_PATH", "GEMINI_CLI_PATH", "AMP_CLI_PATH"):
+            patch.setenv(variable, "/nonexistent/command-line")
+        running = InferenceEndpoint()
+    with running:
         yield running
 
 
@@ -115,12 +119,12 @@ def test_a_plain_streaming_request_is_compatible(name: str):
 
 
 @pytest.mark.parametrize("name", ["codex", "gemini", "amp"])
-def test_a_provider_without_a_connection_says_so(endpoint: InferenceEndpoint, name: str):
+def test_a_provider_without_its_command_line_says_so(endpoint: InferenceEndpoint, name: str):
     """After the compatibility decision, a clear error and no lease."""
     before = len(endpoint.endpoints())
     with pytest.raises(ProviderError) as refused:
         endpoint.ensure_endpoint(request_for(name))
-    assert (refused.value.code, refused.value.status) == ("provider_not_ready", 503)
+    assert (refused.value.code, refused.value.status) == ("cli_not_found", 503)
     assert len(endpoint.endpoints()) == before
 
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from shared import provider
+from shared import locate, provider
 from shared.launch import LAUNCH_FDS, LaunchSpec
 from shared.provider import CommandInputs
 from shared.scoreboard import Scoreboard
@@ -25,7 +25,8 @@ from worker import isolation
 from worker.capacity import Capacity
 from worker.pool import Pool
 from worker.rehearsal import Rehearsed
-from worker.session import Session, process_starter
+from worker.session import Session
+from worker.starter import Starter
 
 FIRST_FD = 3
 HIGH_FD = 512
@@ -60,6 +61,7 @@ def run(rehearsed: Rehearsed, spec: LaunchSpec, fds: list[int], lifeline: int, h
 def _new_session(spec: LaunchSpec, before_exec: Callable[[], None] | None) -> Session:
     """The lease's session; it is used by gunicorn's worker process, and made anew by the fork when that dies."""
     chosen = provider.load(spec.provider)
+    variables = json.loads(os.pread(VARIABLES_FD, MAX_VARIABLES_BYTES, 0))
     inputs = CommandInputs(
         executable=spec.executable,
         model=spec.model,
@@ -67,16 +69,18 @@ def _new_session(spec: LaunchSpec, before_exec: Callable[[], None] | None) -> Se
         workspace=f"{spec.lease_dir}/workspace",
         home=f"{spec.lease_dir}/home",
         user_home=spec.user_home,
-        variables=json.loads(os.pread(VARIABLES_FD, MAX_VARIABLES_BYTES, 0)),
+        variables=variables,
+        prepared=spec.prepared,
+        settings=locate.user_settings(chosen, variables, Path(spec.user_home)),
     )
-    start = process_starter(chosen, inputs, spec.limits, marker=spec.lease_ref, before_exec=before_exec)
+    starter = Starter(chosen, inputs, spec.limits, marker=spec.lease_ref, before_exec=before_exec)
     capacity = Capacity(
         concurrency=spec.concurrency,
         queue_limit=spec.queue_limit,
         budget=spec.budget,
         board=Scoreboard(SCOREBOARD_FD),
     )
-    return Session(Pool(start, spec.standby), spec.limits, capacity)
+    return Session(Pool(starter.start, spec.standby, spec.limits.standby_idle_s), spec.limits, capacity)
 
 
 def _reset_signals() -> None:

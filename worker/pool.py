@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 
 from shared.errors import EndpointError, WorkerError
+from shared.launch import TurnLimits
 from worker.runner import CliProcess
 
+DEFAULT_IDLE_S = TurnLimits().standby_idle_s
 _log = logging.getLogger("asm_endpoint.pool")
 
 
 class Pool:
-    """Keeps ``size`` idle processes ready. ``start`` starts one process and raises ProviderError."""
+    """Keeps ``size`` idle processes ready, for ``idle_s`` after the last use. ``start`` raises ProviderError."""
 
-    def __init__(self, start: Callable[[], CliProcess], size: int) -> None:
+    def __init__(self, start: Callable[[], CliProcess], size: int, idle_s: float = DEFAULT_IDLE_S) -> None:
         self._start = start
         self._size = size
+        self._idle_s = idle_s
+        self._last_use_s = time.monotonic()
         self._standbys: list[CliProcess] = []
         self._serving: set[CliProcess] = set()
         self._stopping: set[asyncio.Task[None]] = set()
@@ -29,9 +34,14 @@ class Pool:
 
     @property
     def standbys(self) -> int:
-        """How many processes are ready and alive."""
-        self._standbys = [process for process in self._standbys if process.has_room]
-        return len(self._standbys)
+        """How many processes are ready and alive; one that serves and has room for more turns is ready too."""
+        self._drop_spent()
+        return len(self._standbys) + sum(process.is_fresh for process in self._serving)
+
+    @property
+    def standby_rss_bytes(self) -> int:
+        """Resident memory of the processes that serve nobody now."""
+        return sum(process.rss_bytes for process in self._idle())
 
     def checkout(self) -> CliProcess:
         """A process with room for a turn: one that serves already, a standby, or a new one."""
@@ -39,18 +49,25 @@ class Pool:
             raise WorkerError("lease_closed", "cannot start a turn: the lease is closed")
         process = next((process for process in self._serving if process.has_room), None)
         if process is None:
-            process = self._standbys.pop(0) if self.standbys else self._start()
+            process = self._standbys.pop(0) if self.standbys and self._standbys else self._start()
             self._serving.add(process)
         return process
 
     def give_back(self, process: CliProcess) -> None:
         """After a turn: keep the process if it can serve again, else stop it."""
-        if process.is_idle and not process.has_room:
-            self._serving.discard(process)
-            self._stop(process)
+        self._drop_spent()
+        self._last_use_s = time.monotonic()
+
+    def rest(self) -> None:
+        """Stop the processes that have waited for a turn in vain for ``idle_s``; the next turn starts new ones."""
+        if time.monotonic() - self._last_use_s < self._idle_s:
+            return
+        for process in self._idle():
+            self._forget(process)
 
     def refill(self) -> None:
         """Start what is missing; a failure is logged, because the next turn will meet and report it."""
+        self._last_use_s = time.monotonic()
         while not self._is_closed and self.standbys < self._size:
             try:
                 self._standbys.append(self._start())
@@ -69,6 +86,20 @@ class Pool:
         self._serving.clear()
         while self._stopping:
             await asyncio.wait(self._stopping)
+
+    def _idle(self) -> list[CliProcess]:
+        return [*self._standbys, *(process for process in self._serving if process.is_idle)]
+
+    def _drop_spent(self) -> None:
+        """Stop what serves nobody and can serve nobody any more, dead or alive."""
+        for process in [process for process in self._idle() if not process.has_room]:
+            self._forget(process)
+
+    def _forget(self, process: CliProcess) -> None:
+        if process in self._standbys:
+            self._standbys.remove(process)
+        self._serving.discard(process)
+        self._stop(process)
 
     def _stop(self, process: CliProcess) -> None:
         task = asyncio.ensure_future(process.stop())

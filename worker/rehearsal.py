@@ -46,6 +46,7 @@ SPEC = LaunchSpec(
     executable=("rehearsal",),
     cli_version=None,
     login="",
+    prepared="",
     user_home="/",
     lease_dir="/",
     concurrency=1,

@@ -36,7 +36,11 @@ class Health:
                 "provider": spec.provider,
                 "model": spec.model,
                 "cli": {"path": spec.executable[-1], "version": spec.cli_version},
-                "load": session.capacity.board.counts() | {"standbys": session.pool.standbys},
+                "load": session.capacity.board.counts()
+                | {
+                    "standbys": session.pool.standbys,
+                    "standby_rss_bytes": session.pool.standby_rss_bytes,
+                },
             },
         )
 

@@ -31,6 +31,7 @@ BACKLOG_EVENTS = 20_000
 """Events a turn may be behind before its process is no longer read."""
 KILL_WAIT_S = 5.0
 """After SIGKILL; longer means a process the kernel cannot end (uninterruptible)."""
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _turn_ids = itertools.count(1)
 
 
@@ -131,15 +132,36 @@ class CliProcess:
         """Whether it can take another turn now."""
         return (
             not self.is_retired
+            and not self._connection.is_spent
             and not self.exited.done()
             and len(self._turns) < self._connection.concurrent_turns
             and self.turns_served < self._connection.turns_before_recycle
         )
 
     @property
+    def is_fresh(self) -> bool:
+        """Whether it :attr:`has_room` and will have some for a while: for a replacement to start meanwhile."""
+        left = self._connection.turns_before_recycle - self.turns_served
+        return self.has_room and (self.turns_served == 0 or left >= self._connection.concurrent_turns)
+
+    @property
     def is_idle(self) -> bool:
         """Whether no turn runs on it."""
         return not self._turns
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory now; 0 when it has ended.
+
+        ``/proc`` may show another PID namespace than ours, so the process is looked up there by its pidfd.
+        """
+        try:
+            with open(f"/proc/self/fdinfo/{self._pidfd}", encoding="ascii") as fdinfo:
+                pid = next(int(line.split()[1]) for line in fdinfo if line.startswith("Pid:"))
+            with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
+                return int(statm.read().split()[1]) * PAGE_BYTES
+        except (OSError, StopIteration):
+            return 0
 
     def start_turn(self, prompt: Prompt) -> Turn:
         """Send a prompt; only while :attr:`has_room`."""

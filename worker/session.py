@@ -21,18 +21,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
 from shared import locate, provider
 from shared.errors import ProviderError
 from shared.events import PREAMBLE, Event
-from shared.launch import MARKER_VARIABLE, TurnLimits
-from shared.provider import CommandInputs, Prompt, Provider
+from shared.launch import TurnLimits
+from shared.provider import CommandInputs, Prompt
 from shared.result import Completion, Projection, Shown
 from worker import isolation
 from worker.capacity import Capacity
 from worker.pool import Pool
-from worker.runner import CliProcess, Turn
+from worker.runner import Turn
+from worker.starter import Starter
 
 DEFAULT_CONCURRENCY = 4
 DEFAULT_QUEUE_LIMIT = 16
@@ -128,8 +127,8 @@ async def open_session(
     """A session on this machine's own command line, in a private workspace that is removed at the end.
 
     Takes executable, login and variables from this process's environment, as a supervisor would. Raises
-    RequestError ``unsupported_provider``, ProviderError ``provider_not_ready``, ``cli_not_found`` or
-    ``not_logged_in``.
+    RequestError ``unsupported_provider``, ProviderError ``cli_not_found``, ``not_logged_in`` or
+    ``provider_crashed``.
     """
     chosen = provider.load(provider_name)
     user_home = Path.home()
@@ -138,44 +137,29 @@ async def open_session(
     with tempfile.TemporaryDirectory(prefix="asm-endpoint-session-", ignore_cleanup_errors=True) as folder:
         for name in ("workspace", "home", "tmp"):
             (Path(folder) / name).mkdir(mode=0o700)
-        command_inputs = CommandInputs(
+        settings = locate.user_settings(chosen, os.environ, user_home)
+        inputs = CommandInputs(
             executable=executable,
             login=login,
             model=model,
             workspace=f"{folder}/workspace",
             home=f"{folder}/home",
             user_home=str(user_home),
-            variables=locate.passed_variables(chosen, os.environ),
+            variables=locate.passed_variables(chosen, os.environ, settings),
+            prepared=await asyncio.to_thread(
+                locate.prepare, chosen, executable, None, os.environ, Path(folder)
+            ),
+            settings=settings,
         )
         limits = limits or TurnLimits()
-        pool = Pool(
-            process_starter(chosen, command_inputs, limits, before_exec=isolation.die_with_parent), standby
-        )
+        starter = Starter(chosen, inputs, limits, before_exec=isolation.die_with_parent)
+        pool = Pool(starter.start, standby, limits.standby_idle_s)
         session = Session(pool, limits, Capacity(concurrency=concurrency, queue_limit=DEFAULT_QUEUE_LIMIT))
         pool.refill()
         try:
             yield session
         finally:
             await session.close()
-
-
-def process_starter(
-    chosen: Provider,
-    inputs: CommandInputs,
-    limits: TurnLimits,
-    *,
-    marker: str = "",
-    before_exec: Callable[[], None] | None = None,
-) -> Callable[[], CliProcess]:
-    """What a pool needs to start one more process of this provider. Raises ProviderError ``provider_not_ready``."""
-    if chosen.command is None or chosen.connect is None:
-        raise provider.not_ready(chosen)
-    command = chosen.command(inputs)
-    tmp = str(Path(inputs.home).with_name("tmp"))
-    env = {"PATH": os.defpath, "TMPDIR": tmp, **command.env, MARKER_VARIABLE: marker}
-    command = msgspec.structs.replace(command, env=env)
-    connect = chosen.connect
-    return lambda: CliProcess.start(command, connect(), limits.exit_grace_s, before_exec)
 
 
 async def query(session: Session, prompt: Prompt | str) -> Completion:

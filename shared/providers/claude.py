@@ -90,5 +90,5 @@ PROVIDER = Provider(
         "TZ",
     ),
     command=_command,
-    connect=ClaudeConnection,
+    connect=lambda _inputs: ClaudeConnection(),
 )

@@ -37,5 +37,5 @@ PROVIDER = Provider(
     ),
     environment=(MISBEHAVE_VARIABLE,),
     command=_command,
-    connect=ClaudeConnection,
+    connect=lambda _inputs: ClaudeConnection(),
 )

@@ -48,7 +48,7 @@ def _row(described: dict[str, Any]) -> tuple[str, ...]:
         _yes(publication["cli_agent_v2"]),
         f"{cli['path']} {cli['version'] or ''}" if cli else "-",
         described["login"] or "-",
-        problem["message"] if problem else "ready" if described["ready"] else "decided about, not yet run",
+        problem["message"] if problem else "ready",
     )
 
 
@@ -83,8 +83,10 @@ def _look() -> list[dict[str, Any]]:
     """What a supervisor started here and now would find."""
     from shared import provider
     from supervisor.commandlines import CommandLines
+    from supervisor.settings import state_home
+    from supervisor.statefolder import PREPARED_NAME
 
-    command_lines = CommandLines(os.environ, Path.home())
+    command_lines = CommandLines(os.environ, Path.home(), state_home(os.environ) / PREPARED_NAME)
 
     async def describe_all() -> list[dict[str, Any]]:
         return [await command_lines.describe(name) for name in provider.names()]

@@ -40,7 +40,7 @@ def supervisor_client(xprocess: XProcess, state_home: Path) -> Iterator[Supervis
         args = (sys.executable, "-P", "-m", "supervisor", "serve", "--home", str(state_home))
         timeout = START_TIMEOUT_S
         terminate_on_interrupt = True
-        env: ClassVar = {**os.environ, "ASM_ENDPOINT_ECHO_MISBEHAVE": "1"}
+        env: ClassVar = {**os.environ, "ASM_ENDPOINT_ECHO_MISBEHAVE": "1", "CODEX_PATH": "/nonexistent/codex"}
 
     pid, _ = xprocess.ensure(name, Starter)
     process = psutil.Process(pid)

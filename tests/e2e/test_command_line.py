@@ -93,7 +93,7 @@ def test_ensure_env_is_for_a_shell(run: Run, supervisor_client: SupervisorClient
     ("argv", "code", "words"),
     [
         (("ensure", "--provider", "nobody", "--model", "m"), 3, "cannot"),
-        (("ensure", "--provider", "codex", "--model", "m"), 4, "cannot lease OpenAI Codex"),
+        (("ensure", "--provider", "codex", "--model", "m"), 4, "cannot use CODEX_PATH"),
         (("ensure", "--provider", "echo", "--model", "-m"), 2, "--model"),
         (("ensure", "--provider", "echo"), 2, "--model"),
         (("ensure", *LEASE, "--ttl-s", "0"), 3, "ttl_s"),

@@ -89,7 +89,7 @@ def test_releasing_the_unknown_is_fine(api: httpx.Client, supervisor_client: Sup
         ({"request": ECHO, "lease": {"ttl_s": 0}}, 400, "invalid_lease_options", "ttl_s"),
         ({"request": ECHO, "lease": {"owner_pid": 4_000_000}}, 400, "invalid_lease_options", "owner_pid"),
         ({"request": {**ECHO, "tools": [{}]}}, 409, "incompatible", None),
-        ({"request": {"model_preference": {"provider": "codex", "id": "m"}}}, 503, "provider_not_ready", None),
+        ({"request": {"model_preference": {"provider": "codex", "id": "m"}}}, 503, "cli_not_found", None),
     ],
 )  # fmt: skip
 def test_bad_ensures(api: httpx.Client, body: Any, status: int, code: str, param: str | None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from shared import provider as providers
@@ -17,7 +18,6 @@ from shared.contracts import (
     parse_request,
 )
 from shared.errors import RequestError
-from shared.provider import Executable, Provider
 from supervisor.compatibility import (
     AUTHORITY_REFS,
     CHECKS,
@@ -35,8 +35,7 @@ TOOL = {"type": "function", "function": {"name": "f"}}
 
 
 def _publication(*capabilities: str) -> Publication:
-    executable = Executable(variable="MADE_UP_PATH", names=("made-up",))
-    profile = Provider(name="made_up", title="Made up", capabilities=capabilities, executable=executable)
+    profile = msgspec.structs.replace(providers.load("echo"), name="made_up", capabilities=capabilities)
     return derive_publication(profile)
 
 

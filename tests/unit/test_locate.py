@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from shared import locate
+from shared.claude_wire import ClaudeConnection
 from shared.errors import ProviderError
-from shared.provider import Executable, Login, Provider
+from shared.provider import Command, Executable, Login, Provider
 
 PROVIDER = Provider(
     name="thing",
     title="Thing",
     capabilities=("streaming",),
+    command=lambda inputs: Command(argv=inputs.executable, env={}, cwd=inputs.workspace),
+    connect=lambda _inputs: ClaudeConnection(),
     executable=Executable(
         variable="THING_PATH",
         names=("thing-code", "thing"),
@@ -130,5 +133,5 @@ def test_only_named_variables_go_on():
 
 def test_versions_are_read(tmp_path: Path):
     """From whatever a command line prints around it; None when it cannot say."""
-    assert locate.read_version(PROVIDER.executable, (str(program(tmp_path / "thing")),)) == "1.2.3-beta.4"
-    assert locate.read_version(PROVIDER.executable, ("/no/such/program",)) is None
+    assert locate.read_version(PROVIDER.executable, (str(program(tmp_path / "thing")),), {}) == "1.2.3-beta.4"
+    assert locate.read_version(PROVIDER.executable, ("/no/such/program",), {}) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from shared import provider as providers
@@ -16,7 +17,7 @@ from shared.contracts import (
     parse,
     parse_consumer_manifest,
 )
-from shared.provider import Executable, Provider
+from shared.provider import Provider
 from supervisor.publication import (
     consumer_manifest,
     derive_backend_manifest,
@@ -29,12 +30,8 @@ COMMON = "common_surface_only_provider"
 
 
 def _provider(*capabilities: str, native_extensions: bool = False) -> Provider:
-    return Provider(
-        name="made_up",
-        title="Made up",
-        capabilities=capabilities,
-        native_extensions=native_extensions,
-        executable=Executable(variable="MADE_UP_PATH", names=("made-up",)),
+    return msgspec.structs.replace(
+        providers.load("echo"), name="made_up", capabilities=capabilities, native_extensions=native_extensions
     )
 
 

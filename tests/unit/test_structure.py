@@ -80,9 +80,12 @@ def test_a_supervisor_loads_no_worker_and_no_http_client():
 def test_a_provider_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Dropped beside the others it is there, with no registry to edit."""
     (tmp_path / "fifth.py").write_text(
-        "from shared.provider import Executable, Provider\n"
+        "from shared.claude_wire import ClaudeConnection\n"
+        "from shared.provider import Command, Executable, Provider\n"
         "PROVIDER = Provider(name='fifth', title='Fifth', capabilities=('streaming',),\n"
-        "    executable=Executable(variable='FIFTH_PATH', names=('fifth',)))\n"
+        "    executable=Executable(variable='FIFTH_PATH', names=('fifth',)),\n"
+        "    command=lambda inputs: Command(argv=inputs.executable, env={}, cwd=inputs.workspace),\n"
+        "    connect=lambda inputs: ClaudeConnection())\n"
     )
     monkeypatch.setattr(providers, "__path__", [*providers.__path__, str(tmp_path)])
     provider.names.cache_clear()
@@ -97,9 +100,8 @@ def test_a_provider_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("name", provider.names())
 def test_every_provider_is_named_like_its_file(name: str):
-    """And is either runnable or honestly not."""
+    """And says how to get what it needs."""
     loaded = provider.load(name)
     assert loaded.name == name
-    assert loaded.is_ready == (loaded.command is not None and loaded.connect is not None)
     assert loaded.executable.pinned or loaded.executable.install_hint
     assert not loaded.logins or loaded.login_hint
