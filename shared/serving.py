@@ -5,6 +5,10 @@ from __future__ import annotations
 import os
 from typing import Any
 
+KEEPALIVE_S = 75
+"""An idle connection is closed after this. Clients give theirs up sooner (httpx, and so openai, after 5 s): were it
+the other way round, as with gunicorn's 2 s, a request could meet a connection that is just being closed."""
+
 
 def common_settings() -> dict[str, Any]:
     """By gunicorn's names. User and group explicitly: gunicorn's defaults are those of its import time, before a fork.
@@ -18,6 +22,7 @@ def common_settings() -> dict[str, Any]:
         "asgi_loop": "asyncio",
         "asgi_lifespan": "on",
         "asgi_disconnect_grace_period": 0,
+        "keepalive": KEEPALIVE_S,
         "control_socket_disable": True,
         "forwarded_allow_ips": "",
         "user": os.geteuid(),

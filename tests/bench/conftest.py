@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from supervisor import InferenceEndpoint
-from tests.clis.conftest import claude, model_server, start_supervisor, with_key
+from tests.clis.conftest import cli, model_server, start_supervisor, with_key
 
-__all__ = ["claude", "endpoint", "model_server", "start_supervisor", "with_key"]
+__all__ = ["cli", "endpoint", "model_server", "start_supervisor", "with_key"]
 
 
 @pytest.fixture(scope="module")

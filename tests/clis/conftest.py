@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,38 +13,22 @@ import httpx
 import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint
+from tests.clis.models.log import RecordedRequest
 from tests.clis.models.server import ModelServer
-from tests.clis.netns import is_loopback_only
+from tests.clis.table import CLIS, KEY, Cli
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = "@anthropic-ai/claude-code"
-VERSION_TIMEOUT_S = 60
 HTTP_TIMEOUT_S = 120.0
-KEY = "dummy-key"
+WAIT_S = 60.0
+POLL_S = 0.02
 CANARY = "canary-that-must-not-leave"
-MODEL = "mock-1"
-OURS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR")
 
 
-@pytest.fixture(scope="session")
-def claude() -> Path:
-    """The pinned native binary; a skip without it, which CI does not allow."""
-    if not is_loopback_only():
-        pytest.skip("real command lines run only in a loopback-only network, and none is permitted here")
-    found = sorted((ROOT / ".clis" / "node_modules").glob(f"{PACKAGE}-linux-*/claude"))
-    if not found:
-        pytest.skip("claude is not installed; `make clis` installs it where npm is there")
-    pinned = json.loads((Path(__file__).parent / "package.json").read_text())["dependencies"][PACKAGE]
-    printed = subprocess.run(
-        (found[0], "--version"),
-        capture_output=True,
-        text=True,
-        timeout=VERSION_TIMEOUT_S,
-        check=True,
-        env={"HOME": "/nonexistent", "DISABLE_AUTOUPDATER": "1"},
-    ).stdout
-    assert printed.split()[0] == pinned, "the installed claude is not the pinned one: run `make clean clis`"
-    return found[0]
+@pytest.fixture(scope="session", params=CLIS)
+def cli(request: pytest.FixtureRequest) -> Cli:
+    """Each command line in turn."""
+    chosen = CLIS[request.param]
+    chosen.check_version()
+    return chosen
 
 
 @pytest.fixture(scope="session")
@@ -63,19 +47,17 @@ def server(model_server: ModelServer) -> ModelServer:
 
 @pytest.fixture(scope="session")
 def start_supervisor(
-    claude: Path, model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
+    model_server: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., InferenceEndpoint]:
-    """Starts an embedded supervisor whose claude is the pinned one; ``variables`` and ``home`` are its user's."""
+    """Starts an embedded supervisor with the pinned ``cli``; ``variables`` and ``home`` are its user's."""
 
-    def start(home: Path | None = None, **variables: str) -> InferenceEndpoint:
+    def start(cli: Cli, home: Path | None = None, **variables: str) -> InferenceEndpoint:
         with pytest.MonkeyPatch.context() as patch:
-            for name in OURS:
+            for name in (cli.key_variable, *cli.login_variables):
                 patch.delenv(name, raising=False)
             patch.setenv("HOME", str(home or tmp_path_factory.mktemp("user-home")))
-            patch.setenv("CLAUDE_CLI_PATH", str(claude))
-            patch.setenv("ANTHROPIC_BASE_URL", model_server.base_url)
             patch.setenv("SOME_SECRET", CANARY)
-            for name, value in variables.items():
+            for name, value in {**cli.variables(model_server), **variables}.items():
                 patch.setenv(name, value)
             return InferenceEndpoint(serve_arguments=("--set", f"status_hold_s={HTTP_TIMEOUT_S}"))
 
@@ -83,20 +65,27 @@ def start_supervisor(
 
 
 @pytest.fixture(scope="session")
-def with_key(start_supervisor: Callable[..., InferenceEndpoint]) -> Iterator[InferenceEndpoint]:
+def with_key(cli: Cli, start_supervisor: Callable[..., InferenceEndpoint]) -> Iterator[InferenceEndpoint]:
     """A supervisor whose user has an API key."""
-    with start_supervisor(ANTHROPIC_API_KEY=KEY) as endpoint:
+    with start_supervisor(cli, **{cli.key_variable: KEY}) as endpoint:
         yield endpoint
 
 
 @pytest.fixture(scope="session")
-def lease(with_key: InferenceEndpoint) -> Iterator[EndpointDescriptor]:
+def lease(cli: Cli, with_key: InferenceEndpoint) -> Iterator[EndpointDescriptor]:
     """One lease for the whole suite: it has to survive everything."""
-    descriptor, _ = with_key.ensure_endpoint({"model_preference": {"provider": "claude", "id": MODEL}})
+    descriptor = lease_of(with_key, cli)
     yield descriptor
     proof = with_key.release_endpoint(descriptor).proof
     assert proof is not None
     assert not proof.survivors
+
+
+def lease_of(endpoint: InferenceEndpoint, cli: Cli, **options: Any) -> EndpointDescriptor:
+    """A lease of that command line."""
+    request = {"model_preference": {"provider": cli.provider, "id": cli.model}}
+    descriptor, _ = endpoint.ensure_endpoint(request, lease=options or None)
+    return descriptor
 
 
 def ask(descriptor: EndpointDescriptor, text: str, **more: Any) -> httpx.Response:
@@ -125,15 +114,30 @@ def chunks_of(response: httpx.Response) -> list[Any]:
     return [event if event == "[DONE]" else json.loads(event) for event in events]
 
 
-def bare_environ(claude_home: Path, server: ModelServer, **more: str) -> dict[str, str]:
-    """The environment of a claude that a test runs by itself, for positive controls."""
+def model_request(server: ModelServer) -> RecordedRequest:
+    """The first model request."""
+    return server.wait_for_request(lambda request: request.method == "POST")
+
+
+def posts(server: ModelServer) -> list[RecordedRequest]:
+    """All model requests so far."""
+    return [request for request in server.requests if request.method == "POST"]
+
+
+def until(condition: Callable[[], Any]) -> None:
+    """Poll, with a deadline."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(POLL_S)
+
+
+def bare_environ(cli: Cli, home: Path, server: ModelServer, **more: str) -> dict[str, str]:
+    """The environment of a command line that a test runs by itself, for positive controls."""
     return {
-        "PATH": os.defpath,
-        "HOME": str(claude_home),
-        "ANTHROPIC_API_KEY": KEY,
-        "ANTHROPIC_BASE_URL": server.base_url,
-        "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        "DISABLE_AUTOUPDATER": "1",
-        "CLAUDE_CODE_MAX_RETRIES": "0",
+        "PATH": os.environ["PATH"],
+        "HOME": str(home),
+        cli.key_variable: KEY,
+        **cli.variables(server),
         **more,
     }

@@ -8,6 +8,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ pytestmark = pytest.mark.process
 Make = Callable[..., EndpointDescriptor]
 ECHO = {"model_preference": {"provider": "echo", "id": "any"}}
 SECOND_INSTANCE_TIMEOUT_S = 60
+IDLE_S = 3.0
+"""Longer than gunicorn's default of 2 s."""
 
 
 @pytest.fixture(scope="module")
@@ -297,3 +300,21 @@ def test_failed_ensures_leak_no_descriptor(api: httpx.Client, state_home: Path):
         refuse()
     assert worker.num_fds() <= before
     assert os.path.isdir(state_home)
+
+
+def test_an_idle_connection_stays_usable(
+    supervisor_client: SupervisorClient, lease: Callable[..., EndpointDescriptor]
+):
+    """For longer than gunicorn would keep it: a client's next request must not meet a connection that is closing."""
+    descriptor = lease()
+
+    def local_port(client: httpx.Client, url: str) -> int:
+        with client.stream("GET", url, headers=descriptor.headers) as answer:
+            answer.read()
+            return answer.extensions["network_stream"].get_extra_info("socket").getsockname()[1]
+
+    with httpx.Client(trust_env=False, limits=httpx.Limits(keepalive_expiry=60)) as client:
+        urls = (f"{supervisor_client.url}/healthz", str(descriptor.health_ref))
+        before = [local_port(client, url) for url in urls]
+        time.sleep(IDLE_S)
+        assert [local_port(client, url) for url in urls] == before
