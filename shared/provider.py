@@ -155,7 +155,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     is true where a provider-native agent surface exists (claude, codex); all others are common-surface-only.
     ``published`` is false for ``echo``, which is not one of the four published command lines. ``environment``
     names the only variables of the supervisor's environment that may reach the command line (and ``settings`` may name
-    more). ``home_per_process`` gives every process a home of its own instead of the lease's. ``command`` and
+    more). ``measured_version`` is the one that what is written here was measured with; others work, and are told apart.
+    ``home_per_process`` gives every process a home of its own instead of the lease's. ``command`` and
     ``connect`` are None while the provider is only profiled: it cannot be leased yet.
     """
 
@@ -168,6 +169,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     logins: tuple[Login, ...] = ()
     login_hint: str = ""
     environment: tuple[str, ...] = ()
+    measured_version: str = ""
+    streams_whole_messages: bool = False
     preparation: Preparation | None = None
     settings: UserSettings | None = None
     home_per_process: bool = False

@@ -61,6 +61,7 @@ class CommandLines:
             "provider": name,
             "title": chosen.title,
             "published": chosen.published,
+            "measured_version": chosen.measured_version or None,
             "publication": derive_publication(chosen).to_builtins(),
             "cli": None,
             "login": None,

@@ -114,7 +114,11 @@ def metadata(record: LeaseRecord, decision: Decision, command_line: CommandLine)
     }
     return {
         "model_version": record.model,
-        "cli": {"path": command_line.executable[-1], "version": command_line.version},
+        "cli": {
+            "path": command_line.executable[-1],
+            "version": command_line.version,
+            "is_measured_version": command_line.version == (decision.chosen.measured_version or None),
+        },
         **{name: value for name, value in names.items() if value},
     }
 

@@ -35,6 +35,8 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     cli_streaming_v1: bool
     cli_agent_v2: bool
     common_surface_only: bool = msgspec.field(name="common_surface_only?")
+    streaming_granularity: str
+    """``delta`` where pieces come as the model makes them, ``message`` where only whole messages do."""
     derivation: dict[str, str]
     profile_capabilities: tuple[str, ...]
 
@@ -63,6 +65,7 @@ def derive_publication(provider: Provider) -> Publication:
         cli_streaming_v1="streaming" in profile,
         cli_agent_v2=native and profile >= AGENT_CAPABILITIES,
         common_surface_only=not native,
+        streaming_granularity="message" if provider.streams_whole_messages else "delta",
         derivation={
             "cli_completion_v1": "prompt_driven_cli_profile",
             "cli_streaming_v1": "streaming_profile_capability",

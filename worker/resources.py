@@ -8,7 +8,7 @@ from typing import Any
 import falcon
 from falcon.asgi import Request, Response
 
-from shared import http, openai
+from shared import http, openai, provider
 from shared.errors import RequestError
 from worker.completion import CompletionRequest, read_request
 from worker.lease import ServedLease
@@ -35,7 +35,12 @@ class Health:
                 "lease_ref": spec.lease_ref,
                 "provider": spec.provider,
                 "model": spec.model,
-                "cli": {"path": spec.executable[-1], "version": spec.cli_version},
+                "cli": {
+                    "path": spec.executable[-1],
+                    "version": spec.cli_version,
+                    "is_measured_version": spec.cli_version
+                    == (provider.load(spec.provider).measured_version or None),
+                },
                 "load": session.capacity.board.counts()
                 | {
                     "standbys": session.pool.standbys,

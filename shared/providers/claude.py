@@ -89,6 +89,7 @@ PROVIDER = Provider(
         "LC_ALL",
         "TZ",
     ),
+    measured_version="2.1.330",
     command=_command,
     connect=lambda _inputs: ClaudeConnection(),
 )

@@ -129,6 +129,30 @@ def test_providers_and_manifest(run: Run, tmp_path: Path):
         assert json.loads(run("manifest", **given).stdout)["consumer"] == "asm_openai_endpoint"
 
 
+def test_doctor_looks_at_every_command_line(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """What passes is named and never shown; what is not there is said, with the way to get it."""
+    monkeypatch.setenv("GEMINI_API_KEY", "a-secret-value")
+    monkeypatch.setenv("CODEX_PATH", "/nonexistent/codex")
+    printed = run("doctor", "--json").stdout
+    reports = {each["provider"]: each for each in json.loads(printed)}
+    assert set(reports) == {"amp", "claude", "codex", "echo", "gemini"}
+    assert "GEMINI_API_KEY" in reports["gemini"]["passes"]["variables_set"]
+    assert "a-secret-value" not in printed
+    assert reports["codex"]["problem"]["code"] == "cli_not_found"
+    assert reports["codex"]["passes"]["settings_read"] == [".codex/config.toml"]
+    assert reports["amp"]["publication"]["streaming_granularity"] == "message"
+    assert run("doctor").returncode == 0
+    assert run("doctor", "--provider", "codex").returncode == 4
+
+
+def test_doctor_runs_a_real_turn(run: Run):
+    """With its times; and only for one that is named."""
+    (report,) = json.loads(run("doctor", "--provider", "echo", "--live", "--json").stdout)
+    assert report["live"]["text"] == "Answer with the one word: ready"
+    assert report["live"]["total_ms"] >= report["live"]["first_piece_ms"] > 0
+    assert run("doctor", "--live").returncode == 3
+
+
 @pytest.mark.parametrize(
     ("script", "code"),
     [("exit 0", 0), ("exit 7", 7), ("kill -TERM $$", 143), ("kill -KILL $$", 137)],

@@ -53,6 +53,7 @@ def test_published_command_lines_follow_the_contracts_table(name: str, agent: bo
         "cli_streaming_v1": True,
         "cli_agent_v2": agent,
         "common_surface_only?": not agent,
+        "streaming_granularity": "message" if name == "amp" else "delta",
         "derivation": {
             "cli_completion_v1": "prompt_driven_cli_profile",
             "cli_streaming_v1": "streaming_profile_capability",

@@ -106,6 +106,8 @@ PROVIDER = Provider(
         "TZ",
     ),
     home_per_process=True,
+    measured_version="0.0.1790142911-g7618fb",
+    streams_whole_messages=True,
     command=_command,
     connect=lambda _inputs: AmpConnection(),
 )

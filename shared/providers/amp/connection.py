@@ -42,6 +42,7 @@ TEXT_CODES = (
     ("context window", "context_length_exceeded"),
     ("cancelled", "turn_cancelled"),
     ("amp server returned an error", "provider_error"),
+    ("api request for", "provider_error"),
 )
 """What is known of amp's messages, on stderr and in results; everything else is a ``provider_error``."""
 

@@ -193,6 +193,7 @@ PROVIDER = Provider(
     preparation=Preparation(
         name="models-without-tools.json", argv=("debug", "models", "--bundled"), convert=without_tools
     ),
+    measured_version="0.169.0",
     command=_command,
     connect=lambda _inputs: CodexConnection(),
 )

@@ -141,6 +141,7 @@ PROVIDER = Provider(
         "TZ",
     ),
     home_per_process=True,
+    measured_version="0.61.0",
     command=_command,
     connect=lambda inputs: GeminiConnection(inputs.workspace),
 )
