@@ -14,6 +14,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
+from shared import isolation
 from shared.errors import RequestError, WorkerError
 from shared.http import FalconApp
 from shared.loopback import is_loopback_address
@@ -83,6 +84,7 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
             "timeout": HEARTBEAT_TIMEOUT_S,
             "graceful_timeout": GRACEFUL_S,
             "proc_name": "asm-endpoint supervisor",
+            "post_fork": _post_fork,
             "on_exit": lambda _: self._folder.remove_address(),
         }
         for name, value in settings.items():
@@ -98,6 +100,11 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
         return create_app(service, self._folder.admin_token(), lifespan)
 
 
+def _post_fork(arbiter: Any, worker: Any) -> None:
+    """Without its arbiter the worker process ends, and all leases with it, however many idle clients it has."""
+    isolation.die_with_parent(signal.SIGTERM)
+
+
 class Lifespan:
     """Falcon lifespan middleware: starts the service, ends it on SIGTERM, SIGINT, or when our starter is gone."""
 
@@ -108,6 +115,7 @@ class Lifespan:
         self._folder = folder
         self._address = address
         self._until_stdin_closes = until_stdin_closes
+        self._arbiter = os.pidfd_open(address.pid)
         self._ending: asyncio.Task[None] | None = None
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
@@ -130,7 +138,14 @@ class Lifespan:
         with contextlib.suppress(BlockingIOError):
             if not os.read(sys.stdin.fileno(), 4096):
                 asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
-                os.kill(os.getppid(), signal.SIGTERM)
+                self._ask_arbiter_to_end()
+
+    def _ask_arbiter_to_end(self) -> None:
+        """By its pidfd: once it is dead, our parent is whoever adopted us, and so is its number."""
+        try:
+            signal.pidfd_send_signal(self._arbiter, signal.SIGTERM)
+        except ProcessLookupError:
+            self._begin_end()
 
     def _begin_end(self) -> None:
         if self._ending is None:

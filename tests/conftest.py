@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from shared.isolation import adopt_orphans
 from tests.clis.netns import NetworkNamespaceError, enter_loopback_only_network
-from worker.isolation import adopt_orphans
 
 END_WAIT_S = 10.0
 POLL_S = 0.05

@@ -17,11 +17,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from shared import locate, provider
+from shared import isolation, locate, provider
 from shared.launch import LAUNCH_FDS, LaunchSpec
 from shared.provider import CommandInputs
 from shared.scoreboard import Scoreboard
-from worker import isolation
 from worker.capacity import Capacity
 from worker.pool import Pool
 from worker.rehearsal import Rehearsed

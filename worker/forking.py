@@ -19,8 +19,8 @@ from typing import NoReturn
 
 import msgspec
 
+from shared import isolation
 from shared.pidns import pid_namespace
-from worker import isolation
 
 
 class Way(enum.Enum):

@@ -17,10 +17,10 @@ from typing import Any, NoReturn
 
 from gunicorn.app.base import BaseApplication
 
+from shared import isolation
 from shared.http import FalconApp
 from shared.launch import LaunchSpec
 from shared.serving import common_settings
-from worker import isolation
 
 MAX_DEATHS = 3
 DEATHS_WINDOW_S = 60.0

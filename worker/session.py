@@ -21,13 +21,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Self
 
-from shared import locate, provider
+from shared import isolation, locate, provider
 from shared.errors import ProviderError
 from shared.events import PREAMBLE, Event
 from shared.launch import TurnLimits
 from shared.provider import CommandInputs, Prompt
 from shared.result import Completion, Projection, Shown
-from worker import isolation
 from worker.capacity import Capacity
 from worker.pool import Pool
 from worker.runner import Turn

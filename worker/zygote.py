@@ -27,9 +27,9 @@ from typing import NoReturn
 
 import msgspec
 
-from shared import launch
+from shared import isolation, launch
 from shared.launch import Exited, Launch, Launched, LaunchFailed, LaunchSpec, Ready, Stop
-from worker import family, isolation
+from worker import family
 from worker.forking import Way, find_way, fork_leader
 from worker.rehearsal import Rehearsed, rehearse
 
