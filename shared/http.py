@@ -5,6 +5,8 @@ This is the last resort for exceptions: whatever is not an EndpointError is logg
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -17,6 +19,8 @@ from falcon.asgi import App, Request, Response
 
 from shared.errors import EndpointError, RequestError, WorkerError
 
+LINGER_S = 2.0
+"""How long a refused request's remaining body is read before the answer."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 FalconApp = App[Request, Response]
 _encode = msgspec.json.Encoder().encode
@@ -44,6 +48,13 @@ async def read_json(req: Request, max_bytes: int) -> Any:
         raise RequestError("invalid_request", f"request body must be valid JSON in UTF-8: {error}") from error
 
 
+async def _discard_rest(req: Request) -> None:
+    """Read on without keeping anything: closing a connection on unread data loses the answer (a TCP reset)."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LINGER_S):
+            await req.stream.exhaust()
+
+
 def _too_large(max_bytes: int) -> RequestError:
     return RequestError("request_too_large", f"request body exceeds the {max_bytes}-byte limit")
 
@@ -64,7 +75,11 @@ class RequestLog:
     async def process_response(
         self, req: Request, resp: Response, resource: object, req_succeeded: bool
     ) -> None:
-        """One line: id, method, path, status, milliseconds until the response began. Never a body or header."""
+        """Read what is left of the body; log one line: id, method, path, status, milliseconds until the response.
+
+        Never a body or header.
+        """
+        await _discard_rest(req)
         elapsed_ms = (time.monotonic() - req.context.started_at) * 1000
         self._logger.info(
             "%s %s %r %s %.1fms", req.context.request_id, req.method, req.path, resp.status_code, elapsed_ms

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -60,13 +61,20 @@ def chunks_of(response: httpx.Response) -> list[Any]:
     return [text if text == "[DONE]" else json.loads(text) for text in data]
 
 
-def raw_request(descriptor: EndpointDescriptor, body: dict[str, Any]) -> socket.socket:
-    """A connection with a request sent on it, for callers that will leave."""
+def raw_request(
+    descriptor: EndpointDescriptor,
+    body: dict[str, Any] | bytes,
+    *,
+    length: int | None = None,
+    authorization: str = "",
+) -> socket.socket:
+    """A connection with a request sent on it, for callers that will leave, or send the rest of ``length`` later."""
     parts = urlsplit(url(descriptor))
-    content = json.dumps(body).encode()
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
     head = (
-        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nContent-Length: {len(content)}\r\n"
-        f"Authorization: {descriptor.headers['authorization']}\r\n\r\n"
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+        f"Content-Length: {len(content) if length is None else length}\r\n"
+        f"Authorization: {authorization or descriptor.headers['authorization']}\r\n\r\n"
     )
     connection = socket.create_connection((parts.hostname, parts.port), timeout=HTTP_TIMEOUT_S)
     connection.sendall(head.encode() + content)
@@ -125,6 +133,28 @@ def test_large_bodies(http: httpx.Client, shared_lease: EndpointDescriptor, chun
         url(shared_lease), headers=shared_lease.headers, content=iter([content]) if chunked else content
     )
     assert (refused.status_code, code_of(refused)) == (413, "request_too_large")
+
+
+@pytest.mark.parametrize(
+    ("token", "size", "status"), [("", BODY_LIMIT_BYTES + 1, 413), ("wrong", BODY_LIMIT_BYTES, 401)]
+)
+def test_a_refusal_reaches_a_client_that_is_still_sending(
+    shared_lease: EndpointDescriptor, token: str, size: int, status: int
+):
+    """It is not lost in a connection that is closed on unread data."""
+    authorization = token or shared_lease.headers["authorization"]
+    with raw_request(shared_lease, b"", length=size, authorization=authorization) as connection:
+        for _ in range(10):
+            time.sleep(0.03)
+            connection.sendall(b" " * (size // 10))
+        connection.sendall(b" " * (size % 10))
+        assert connection.recv(64).startswith(f"HTTP/1.1 {status} ".encode())
+
+
+def test_a_refusal_does_not_wait_for_a_client_that_stops_sending(shared_lease: EndpointDescriptor):
+    """What it announced is waited for up to a named time."""
+    with raw_request(shared_lease, b" ", length=1_000_000_000) as connection:
+        assert connection.recv(64).startswith(b"HTTP/1.1 413 ")
 
 
 @pytest.mark.parametrize(
