@@ -5,15 +5,17 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 CLIS := .clis
 CLIS_INSTALLED := $(CLIS)/.installed
+SDKS := .sdks
+SDKS_INSTALLED := $(SDKS)/.installed
 # In CI every required test has to run: a missing npm is an error there, elsewhere a clear skip.
 REQUIRED := $(ASM_ENDPOINT_CI)
 
-.PHONY: demo test check bench format clis clean
+.PHONY: demo test check bench format clis sdks clean
 
 demo: $(INSTALLED)
 	$(BIN)/asm-endpoint demo
 
-test: $(INSTALLED) clis
+test: $(INSTALLED) clis sdks
 	$(BIN)/python -m pytest -m "not bench"
 
 check: $(INSTALLED)
@@ -49,5 +51,15 @@ $(CLIS_INSTALLED): tests/clis/package.json
 	npm install --prefix $(CLIS) --no-audit --no-fund --no-package-lock --ignore-scripts --loglevel=error
 	touch $@
 
+# Provider-native SDKs, in an environment of their own: nothing else needs them. Without the command lines, no use.
+sdks:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(SDKS_INSTALLED); fi
+
+$(SDKS_INSTALLED): pyproject.toml tests/constraints.txt
+	$(PYTHON) -m venv $(SDKS)
+	$(SDKS)/bin/python -m pip install --quiet --constraint tests/constraints.txt --no-binary claude-agent-sdk \
+		--editable '.[claude-sdk,codex-sdk]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(CLIS) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIS) $(SDKS) .pytest_cache .mypy_cache .ruff_cache

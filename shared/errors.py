@@ -39,6 +39,8 @@ REQUEST_KINDS: dict[str, Kind] = {
     "missing_model_identity": Kind(400, _INVALID),
     "unsupported_provider": Kind(400, _INVALID),
     "unsupported_endpoint_provider": Kind(400, _INVALID),
+    "unsupported_extension": Kind(400, _INVALID),
+    "conflicting_options": Kind(400, _INVALID),
     "incompatible": Kind(409, _INVALID),
     "idempotency_key_reused": Kind(422, _INVALID),
     "model_mismatch": Kind(400, _INVALID),
@@ -69,6 +71,7 @@ WORKER_KINDS: dict[str, Kind] = {
 PROVIDER_KINDS: dict[str, Kind] = {
     "cli_not_found": Kind(503, _SERVER),
     "not_logged_in": Kind(503, _SERVER),
+    "sdk_not_installed": Kind(503, _SERVER),
     "provider_auth_failed": Kind(502, _SERVER),
     "provider_rejected_request": Kind(400, _INVALID),
     "model_not_found": Kind(404, "not_found_error"),

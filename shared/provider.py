@@ -156,8 +156,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     ``published`` is false for ``echo``, which is not one of the four published command lines. ``environment``
     names the only variables of the supervisor's environment that may reach the command line (and ``settings`` may name
     more). ``measured_version`` is the one that what is written here was measured with; others work, and are told apart.
-    ``home_per_process`` gives every process a home of its own instead of the lease's. ``command`` and
-    ``connect`` are None while the provider is only profiled: it cannot be leased yet.
+    ``home_per_process`` gives every process a home of its own instead of the lease's.
     """
 
     name: str

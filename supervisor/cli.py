@@ -18,10 +18,10 @@ from typing import Never
 
 from shared.errors import EndpointError, ProviderError, RequestError, WorkerError
 from supervisor import console
-from supervisor.commands import demo, doctor, leases, published, run, serve
+from supervisor.commands import demo, doctor, extensions, leases, published, run, serve
 
 DEBUG_VARIABLE = "ASM_ENDPOINT_DEBUG"
-GROUPS = (serve, demo, leases, run, published, doctor)
+GROUPS = (serve, demo, leases, run, published, extensions, doctor)
 
 
 class Exit(enum.IntEnum):

@@ -15,19 +15,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
 from typing import Self
 
-from shared import isolation, locate, provider
+from shared import isolation, provider
 from shared.errors import ProviderError
 from shared.events import PREAMBLE, Event
 from shared.launch import TurnLimits
-from shared.provider import CommandInputs, Prompt
+from shared.provider import Prompt
 from shared.result import Completion, Projection, Shown
 from worker.capacity import Capacity
+from worker.inputs import private_inputs
 from worker.pool import Pool
 from worker.runner import Turn
 from worker.starter import Starter
@@ -129,29 +127,9 @@ async def open_session(
     RequestError ``unsupported_provider``, ProviderError ``cli_not_found``, ``not_logged_in`` or
     ``provider_crashed``.
     """
-    chosen = provider.load(provider_name)
-    user_home = Path.home()
-    executable = locate.find_executable(chosen, os.environ, user_home)
-    login = locate.find_login(chosen, os.environ, user_home)
-    with tempfile.TemporaryDirectory(prefix="asm-endpoint-session-", ignore_cleanup_errors=True) as folder:
-        for name in ("workspace", "home", "tmp"):
-            (Path(folder) / name).mkdir(mode=0o700)
-        settings = locate.user_settings(chosen, os.environ, user_home)
-        inputs = CommandInputs(
-            executable=executable,
-            login=login,
-            model=model,
-            workspace=f"{folder}/workspace",
-            home=f"{folder}/home",
-            user_home=str(user_home),
-            variables=locate.passed_variables(chosen, os.environ, settings),
-            prepared=await asyncio.to_thread(
-                locate.prepare, chosen, executable, None, os.environ, Path(folder)
-            ),
-            settings=settings,
-        )
+    async with private_inputs(provider_name, model=model) as inputs:
         limits = limits or TurnLimits()
-        starter = Starter(chosen, inputs, limits, before_exec=isolation.die_with_parent)
+        starter = Starter(provider.load(provider_name), inputs, limits, before_exec=isolation.die_with_parent)
         pool = Pool(starter.start, standby, limits.standby_idle_s)
         session = Session(pool, limits, Capacity(concurrency=concurrency, queue_limit=DEFAULT_QUEUE_LIMIT))
         pool.refill()

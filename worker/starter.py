@@ -45,7 +45,7 @@ class Starter:
             inputs = msgspec.structs.replace(inputs, home=tempfile.mkdtemp(dir=inputs.home))
         try:
             command = self._command(inputs)
-            _furnish(command)
+            furnish(command)
             env = {**self._environment, **command.env, MARKER_VARIABLE: self._marker}
             process = CliProcess.start(
                 msgspec.structs.replace(command, env=env),
@@ -65,7 +65,7 @@ class Starter:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def _furnish(command: Command) -> None:
+def furnish(command: Command) -> None:
     """Write the command's files and make its links, all for the owner alone. Raises ProviderError."""
     try:
         for path, text in command.files.items():

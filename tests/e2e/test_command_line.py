@@ -129,6 +129,15 @@ def test_providers_and_manifest(run: Run, tmp_path: Path):
         assert json.loads(run("manifest", **given).stdout)["consumer"] == "asm_openai_endpoint"
 
 
+def test_extensions_reports_every_published_provider(run: Run):
+    """As a table and as JSON, whatever is installed."""
+    reports = json.loads(run("extensions", "--json").stdout)
+    assert [report["provider"] for report in reports] == ["amp", "claude", "codex", "gemini"]
+    printed = run("extensions").stdout
+    assert "claude-agent-sdk" in printed
+    assert printed.count("common surface only") == 2
+
+
 def test_doctor_looks_at_every_command_line(run: Run, monkeypatch: pytest.MonkeyPatch):
     """What passes is named and never shown; what is not there is said, with the way to get it."""
     monkeypatch.setenv("GEMINI_API_KEY", "a-secret-value")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared import provider, providers
+from shared import extensions, provider, providers
 
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = {"shared": {"supervisor", "worker"}, "worker": {"supervisor"}, "supervisor": {"worker"}}
@@ -40,6 +40,17 @@ def test_packages_import_downwards_only(package: str):
     """shared <- worker, shared <- supervisor, and nothing across."""
     for path, tree in sources(package):
         assert not imported_packages(tree) & FORBIDDEN[package], path
+
+
+def test_the_core_knows_no_native_sdk():
+    """Only a bridge imports an SDK, and nothing of ours imports a bridge."""
+    sdks = {each.module for each in extensions.extensions()}
+    for package in FORBIDDEN:
+        for path, tree in sources(package):
+            if path.parent.name != "bridges":
+                assert not imported_packages(tree) & sdks, path
+                imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+                assert not [node for node in imports if "bridges" in ast.unparse(node)], path
 
 
 def test_no_code_asks_which_provider_it_is():
