@@ -30,7 +30,8 @@ def application() -> object:
     from worker.app import create_app
     from worker.capacity import Capacity
     from worker.pool import Pool
-    from worker.session import Session, process_starter
+    from worker.session import Session
+    from worker.starter import Starter
 
     echo = provider.load("echo")
     limits = TurnLimits()
@@ -45,6 +46,7 @@ def application() -> object:
         executable=echo.executable.pinned,
         cli_version=None,
         login="",
+        prepared="",
         user_home=folder,
         lease_dir=folder,
         concurrency=4,
@@ -64,9 +66,8 @@ def application() -> object:
         user_home=folder,
         variables={},
     )
-    session = Session(
-        Pool(process_starter(echo, inputs, limits), 0), limits, Capacity(concurrency=4, queue_limit=16)
-    )
+    pool = Pool(Starter(echo, inputs, limits).start, 0)
+    session = Session(pool, limits, Capacity(concurrency=4, queue_limit=16))
     return create_app(spec, session)
 
 

@@ -41,7 +41,7 @@ def bare_claude(
     cli: Cli, prompt: str, environ: dict[str, str], cwd: Path, *flags: str, composed: bool
 ) -> str:
     """The command line by itself, for positive controls; its stdout."""
-    lines = [
+    lines: list[dict[str, object]] = [
         {"type": "control_request", "request_id": "1", "request": {"subtype": "initialize", "hooks": None}},
         {
             "type": "user",

@@ -32,14 +32,12 @@ def endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(MISBEHAVE, "1")
     monkeypatch.setenv(KEY_VARIABLE, KEY)
     with InferenceEndpoint(serve_arguments=ISOLATION[request.param]) as running:
-        running.isolation = request.param
         yield running
 
 
 def lease(endpoint: InferenceEndpoint) -> EndpointDescriptor:
     """A lease with one standby, seen alive."""
     descriptor, _ = endpoint.ensure_endpoint({"model_preference": {"provider": "echo", "id": "any"}})
-    assert descriptor.metadata["isolation"] == endpoint.isolation
     until(lambda: endpoint.endpoint(descriptor).load["standbys"] == 1)
     return descriptor
 
@@ -86,6 +84,11 @@ def ask(descriptor: EndpointDescriptor, text: str) -> httpx.Response:
         timeout=HTTP_TIMEOUT_S,
         trust_env=False,
     )
+
+
+def test_the_isolation_is_the_one_asked_for(endpoint: InferenceEndpoint, request: pytest.FixtureRequest):
+    """So every test here really runs in both."""
+    assert lease(endpoint).metadata["isolation"] == request.node.callspec.params["endpoint"]
 
 
 def test_a_killed_zygote_takes_every_family_along(endpoint: InferenceEndpoint):

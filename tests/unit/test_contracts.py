@@ -20,13 +20,13 @@ from shared.contracts import (
     ExecutionContext,
     InferenceRequest,
     LeaseOptions,
-    parse,
     parse_consumer_manifest,
     parse_context,
     parse_lease_options,
     parse_request,
 )
 from shared.errors import RequestError
+from shared.reading import parse
 
 SECRET = "Bearer 3fJk-very-secret"
 
@@ -509,6 +509,6 @@ def test_reading_does_not_change_its_input() -> None:
 def test_contract_structs_are_frozen() -> None:
     """A decision cannot be changed after the fact."""
     with pytest.raises(AttributeError):
-        CompatibilityResult().reason = "protocol_match"  # type: ignore[misc]
+        CompatibilityResult().reason = "protocol_match"
     with pytest.raises(AttributeError):
-        EndpointCapabilities().streaming = True  # type: ignore[misc]
+        EndpointCapabilities().streaming = True

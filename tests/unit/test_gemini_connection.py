@@ -258,9 +258,9 @@ def test_the_time_to_wait_is_read_from_the_message():
     """gemini has no other place for it."""
     server = Server()
     prompt = server.start()
-    error = {"code": 429, "message": "busy\nSuggested retry after 7s."}
-    ((_, events),) = server.says({"id": prompt["id"], "error": error})
-    assert events[-1] == Failure(code="rate_limit_exceeded", message=error["message"], retry_after_s=7.0)
+    message = "busy\nSuggested retry after 7s."
+    ((_, events),) = server.says({"id": prompt["id"], "error": {"code": 429, "message": message}})
+    assert events[-1] == Failure(code="rate_limit_exceeded", message=message, retry_after_s=7.0)
 
 
 def test_a_session_that_cannot_be_made_fails_the_turns_that_wait():

@@ -68,7 +68,8 @@ def test_deltas_are_spec_shaped():
 
 def test_a_batch_is_its_pieces_one_by_one():
     """Batching changes the sends, not the bytes."""
-    made, pieces = encoder(), [AssistantDelta("a"), Thinking("b"), AssistantDelta("c")]
+    made = encoder()
+    pieces: list[AssistantDelta | Thinking] = [AssistantDelta("a"), Thinking("b"), AssistantDelta("c")]
     assert made.pieces(pieces) == b"".join(made.pieces([piece]) for piece in pieces)
 
 

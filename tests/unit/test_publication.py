@@ -14,10 +14,10 @@ from shared.contracts import (
     BackendManifest,
     ConsumerManifest,
     EndpointCapabilities,
-    parse,
     parse_consumer_manifest,
 )
 from shared.provider import Provider
+from shared.reading import parse
 from supervisor.publication import (
     consumer_manifest,
     derive_backend_manifest,
