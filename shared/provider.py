@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from shared import providers
-from shared.errors import RequestError
+from shared.errors import ProviderError, RequestError
 from shared.events import Event
 
 
@@ -173,6 +173,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     preparation: Preparation | None = None
     settings: UserSettings | None = None
     home_per_process: bool = False
+    models: tuple[str, ...] = ()
+    """The only model ids there are; () where the service behind decides."""
     command: Callable[[CommandInputs], Command]
     connect: Callable[[CommandInputs], Connection]
 
@@ -192,3 +194,13 @@ def load(name: str) -> Provider:
         )
     provider: Provider = importlib.import_module(f"shared.providers.{name}").PROVIDER
     return provider
+
+
+def require_model(provider: Provider, model: str) -> None:
+    """Do nothing for a model id that may exist. Raises ProviderError ``model_not_found``."""
+    if provider.models and model not in provider.models:
+        raise ProviderError(
+            "model_not_found",
+            f"cannot use model {model!r}: {provider.title} has only {', '.join(provider.models)}",
+            should_retry=False,
+        )

@@ -119,6 +119,7 @@ class Service:
 
     async def _lease(self, decision: Decision, token: str) -> Ensured:
         command_line = await self._command_lines.find(decision.chosen)
+        provider.require_model(decision.chosen, decision.model)
         await self._require_zygote()
         with preparation.listen() as listener:
             record = self._admit(decision, listener.getsockname()[1])

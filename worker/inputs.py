@@ -17,13 +17,14 @@ from shared.provider import CommandInputs
 async def private_inputs(provider_name: str, *, model: str) -> AsyncIterator[CommandInputs]:
     """Executable, login and allow-listed variables of this process's environment; the folders go at the end.
 
-    Raises RequestError ``unsupported_provider``, ProviderError ``cli_not_found``, ``not_logged_in`` or
-    ``provider_crashed``.
+    Raises RequestError ``unsupported_provider``, ProviderError ``model_not_found``, ``cli_not_found``,
+    ``not_logged_in`` or ``provider_crashed``.
     """
     chosen = provider.load(provider_name)
     user_home = Path.home()
     executable = locate.find_executable(chosen, os.environ, user_home)
     login = locate.find_login(chosen, os.environ, user_home)
+    provider.require_model(chosen, model)
     with tempfile.TemporaryDirectory(prefix="asm-endpoint-session-", ignore_cleanup_errors=True) as folder:
         for name in ("workspace", "home", "tmp"):
             (Path(folder) / name).mkdir(mode=0o700)

@@ -62,7 +62,6 @@ class Lifecycle:
         board, pool = self._lease.session.capacity.board, self._lease.session.pool
         while True:
             board["heartbeat_ns"] = time.monotonic_ns()
-            pool.rest()
             board["standbys"] = pool.standbys
             board["standby_rss_bytes"] = pool.standby_rss_bytes
             await asyncio.sleep(HEARTBEAT_PERIOD_S)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from shared.errors import EndpointError, WorkerError
@@ -26,7 +25,7 @@ class Pool:
         self._start = start
         self._size = size
         self._idle_s = idle_s
-        self._last_use_s = time.monotonic()
+        self._rest_timer: asyncio.TimerHandle | None = None
         self._standbys: list[CliProcess] = []
         self._serving: set[CliProcess] = set()
         self._stopping: set[asyncio.Task[None]] = set()
@@ -56,19 +55,14 @@ class Pool:
     def give_back(self, process: CliProcess) -> None:
         """After a turn: keep the process if it can serve again, else stop it."""
         self._drop_spent()
-        self._last_use_s = time.monotonic()
-
-    def rest(self) -> None:
-        """Stop the processes that have waited for a turn in vain for ``idle_s``; the next turn starts new ones."""
-        if time.monotonic() - self._last_use_s < self._idle_s:
-            return
-        for process in self._idle():
-            self._forget(process)
+        self._rest_later()
 
     def refill(self) -> None:
         """Start what is missing; a failure is logged, because the next turn will meet and report it."""
-        self._last_use_s = time.monotonic()
-        while not self._is_closed and self.standbys < self._size:
+        if self._is_closed:
+            return
+        self._rest_later()
+        while self.standbys < self._size:
             try:
                 self._standbys.append(self._start())
             except EndpointError as error:
@@ -78,6 +72,8 @@ class Pool:
     async def close(self) -> None:
         """Fail what still runs with ``lease_closed``, stop every process and wait until each is gone."""
         self._is_closed = True
+        if self._rest_timer:
+            self._rest_timer.cancel()
         for process in self._serving:
             process.abort("lease_closed", "the lease has ended")
         for process in (*self._standbys, *self._serving):
@@ -86,6 +82,16 @@ class Pool:
         self._serving.clear()
         while self._stopping:
             await asyncio.wait(self._stopping)
+
+    def _rest_later(self) -> None:
+        if self._rest_timer:
+            self._rest_timer.cancel()
+        self._rest_timer = asyncio.get_running_loop().call_later(self._idle_s, self._rest)
+
+    def _rest(self) -> None:
+        """Stop the processes that have waited for a turn in vain for ``idle_s``; the next turn starts new ones."""
+        for process in self._idle():
+            self._forget(process)
 
     def _idle(self) -> list[CliProcess]:
         return [*self._standbys, *(process for process in self._serving if process.is_idle)]

@@ -5,6 +5,7 @@ amp's own protocol to its service is proprietary, so the real command line only 
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import json
 import stat
@@ -19,6 +20,7 @@ from supervisor import EndpointDescriptor, InferenceEndpoint, ProviderError
 from tests.clis.conftest import ask, chunks_of, text_of
 from tests.clis.netns import is_loopback_only
 from tests.clis.table import KEY, MODULES
+from worker.session import open_session
 
 pytestmark = [pytest.mark.cli, pytest.mark.process]
 EXECUTABLE = "@ampcode/cli-linux-*/amp"
@@ -136,12 +138,21 @@ def test_modes_are_models(stub: InferenceEndpoint):
     stub.release_endpoint(leased)
 
 
-def test_an_unknown_mode_is_no_model(stub: InferenceEndpoint):
-    """amp itself would pass it on unchecked."""
-    leased = lease_of(stub, "smart")
-    refused = ask(leased, "hello")
-    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_found")
-    stub.release_endpoint(leased)
+def test_an_unknown_mode_is_no_model(stub: InferenceEndpoint, monkeypatch: pytest.MonkeyPatch):
+    """amp itself would pass it on unchecked; nothing is leased, here or as a library call."""
+    with pytest.raises(ProviderError, match="has only default, low, medium, high, ultra") as refused:
+        lease_of(stub, "smart")
+    assert (refused.value.status, refused.value.code) == (404, "model_not_found")
+
+    monkeypatch.setenv("AMP_CLI_PATH", sys.executable)
+    monkeypatch.setenv("AMP_API_KEY", KEY)
+
+    async def call() -> None:
+        async with open_session("amp", model="smart"):
+            raise AssertionError
+
+    with pytest.raises(ProviderError, match="has only default"):
+        asyncio.run(call())
 
 
 @pytest.fixture(scope="module")

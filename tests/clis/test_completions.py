@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -13,8 +14,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
+import psutil
 import pytest
 
+from shared import provider
+from shared.provider import CommandInputs, Connection
 from supervisor import EndpointDescriptor, InferenceEndpoint, ProviderError
 from tests.clis.conftest import (
     CANARY,
@@ -31,6 +36,7 @@ from tests.clis.conftest import (
 )
 from tests.clis.models.server import ModelServer
 from tests.clis.table import CLIS, KEY, Cli
+from worker.session import open_session, stream
 
 pytestmark = [pytest.mark.cli, pytest.mark.process]
 RUN_TIMEOUT_S = 120
@@ -326,6 +332,39 @@ def test_a_command_line_that_is_killed_fails_its_turn_only(
         assert answer.result(HTTP_TIMEOUT_S).json()["error"]["code"] == "provider_crashed"
     assert text_of(ask(descriptor, "still here")) == "echo: still here"
     with_key.release_endpoint(descriptor)
+
+
+@pytest.mark.parametrize("cli", ["codex", "gemini"], indirect=True)
+def test_a_process_is_recycled_by_its_turns(
+    cli: Cli, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It serves as many as it may, one after the other; then another one takes over, and none is left behind."""
+    for name, value in {**cli.variables(server), cli.key_variable: KEY, "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    chosen = provider.load(cli.provider)
+
+    async def serving_pids() -> list[int]:
+        pids = []
+        async with open_session(cli.provider, model=cli.model, standby=0) as session:
+            for number in range(5):
+                async with stream(session, f"number {number}") as turn:
+                    async for _ in turn:
+                        (serving,) = session.pool._serving
+                assert turn.completion.text == f"echo: number {number}"
+                pids.append(serving.pid)
+        return pids
+
+    def connect(inputs: CommandInputs) -> Connection:
+        connection = chosen.connect(inputs)
+        connection.turns_before_recycle = 2
+        return connection
+
+    recycled = msgspec.structs.replace(chosen, connect=connect)
+    monkeypatch.setattr(provider, "load", lambda _: recycled)
+    first, again, second, third, fourth = asyncio.run(serving_pids())
+    assert (first, second) == (again, third)
+    assert len({first, second, fourth}) == 3
+    assert not [pid for pid in (first, second, fourth) if psutil.pid_exists(pid)]
 
 
 def test_health_tells_the_version_and_what_the_standby_weighs(

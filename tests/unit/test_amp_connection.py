@@ -11,7 +11,7 @@ import pytest
 from shared.errors import ProviderError
 from shared.events import Failure, ToolUse
 from shared.framing import LineFramer
-from shared.provider import CommandInputs, Prompt
+from shared.provider import CommandInputs, Prompt, require_model
 from shared.providers.amp import PROVIDER
 from shared.providers.amp.connection import AmpConnection
 from shared.result import Projection
@@ -141,8 +141,10 @@ def test_modes_are_the_models():
     default = PROVIDER.command(msgspec.structs.replace(INPUTS, model="default"))
     assert "--mode" not in default.argv
     for model in ("smart", "--dangerously-allow-all", ""):
-        with pytest.raises(ProviderError, match="modes default, low, medium, high, ultra"):
-            PROVIDER.command(msgspec.structs.replace(INPUTS, model=model))
+        with pytest.raises(ProviderError, match="has only default, low, medium, high, ultra") as refused:
+            require_model(PROVIDER, model)
+        assert refused.value.code == "model_not_found"
+    require_model(PROVIDER, "ultra")
 
 
 def test_the_locks_are_in_a_settings_file_of_ours():

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 
-from shared.errors import ProviderError
 from shared.provider import Command, CommandInputs, Executable, Login, Provider
 from shared.providers.amp.connection import AmpConnection
 
@@ -37,12 +36,6 @@ SETTINGS = json.dumps(
 
 
 def _command(inputs: CommandInputs) -> Command:
-    if inputs.model not in (DEFAULT_MODE, *MODES):
-        raise ProviderError(
-            "model_not_found",
-            f"cannot use mode {inputs.model!r}: amp's models are its modes {', '.join((DEFAULT_MODE, *MODES))}",
-            should_retry=False,
-        )
     mode = () if inputs.model == DEFAULT_MODE else ("--mode", inputs.model)
     settings = f"{inputs.home}/settings.json"
     user_secrets = inputs.variables.get("XDG_DATA_HOME") or f"{inputs.user_home}/.local/share"
@@ -108,6 +101,7 @@ PROVIDER = Provider(
     home_per_process=True,
     measured_version="0.0.1790142911-g7618fb",
     streams_whole_messages=True,
+    models=(DEFAULT_MODE, *MODES),
     command=_command,
     connect=lambda _inputs: AmpConnection(),
 )
