@@ -65,6 +65,7 @@ WORKER_KINDS: dict[str, Kind] = {
     "shutting_down": Kind(503, _SERVER),
     "supervisor_unavailable": Kind(503, _SERVER),
     "already_running": Kind(503, _SERVER),
+    "journal_unavailable": Kind(503, _SERVER),
     "survivors": Kind(500, _SERVER),
 }
 
