@@ -190,6 +190,8 @@ class LeaseOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     concurrency: Annotated[int, Meta(ge=1, le=64)] = 4
     budget: Budget | None = None
     standby: Annotated[int, Meta(ge=0, le=8)] = 1
+    group: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
+    """The caller's own name for leases that it wants to release at once."""
 
 
 def parse_request(source: object) -> InferenceRequest:

@@ -18,6 +18,7 @@ from shared.contracts import parse_consumer_manifest, parse_context, parse_lease
 from shared.errors import RequestError
 from shared.loopback import is_loopback_host
 from supervisor import metrics, openapi
+from supervisor.caller import ADMIN
 from supervisor.service import Service
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -27,7 +28,7 @@ _log = logging.getLogger("asm_endpoint.api")
 
 
 class Admission:
-    """Falcon middleware: loopback Host, and the admin token."""
+    """Falcon middleware: loopback Host, and who asks, as ``req.context.caller``."""
 
     def __init__(self, admin_token_sha256: str) -> None:
         self._admin_token_sha256 = admin_token_sha256
@@ -43,6 +44,7 @@ class Admission:
             raise RequestError(
                 "unauthorized", "unauthorized: the admin token is in the state folder's admin.token"
             )
+        req.context.caller = ADMIN
 
 
 class Resource:
@@ -68,7 +70,7 @@ class Metrics(Resource):
     async def on_get(self, req: Request, resp: Response) -> None:
         """Prometheus' text format."""
         resp.content_type = metrics.CONTENT_TYPE
-        resp.text = metrics.render(self._service.show_all())
+        resp.text = metrics.render(self._service.show_all(req.context.caller))
 
 
 class OpenApi:
@@ -109,13 +111,14 @@ class Endpoints(Resource):
             self._service.consumer_manifest() if manifest is None else parse_consumer_manifest(manifest),
             parse_context(body.get("context")),
             parse_lease_options(body.get("lease")),
+            req.context.caller,
             _idempotency_key(req),
         )
         http.send_json(resp, ensured, falcon.HTTP_201)
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """Every lease."""
-        http.send_json(resp, {"endpoints": self._service.show_all()})
+        http.send_json(resp, {"endpoints": self._service.show_all(req.context.caller)})
 
 
 class Endpoint(Resource):
@@ -123,11 +126,11 @@ class Endpoint(Resource):
 
     async def on_get(self, req: Request, resp: Response, lease_ref: str) -> None:
         """One lease."""
-        http.send_json(resp, self._service.show(lease_ref))
+        http.send_json(resp, self._service.show(lease_ref, req.context.caller))
 
     async def on_delete(self, req: Request, resp: Response, lease_ref: str) -> None:
         """End it; the answer holds the proof."""
-        http.send_json(resp, await self._service.release(lease_ref))
+        http.send_json(resp, await self._service.release(lease_ref, req.context.caller))
 
     async def on_post_renew(self, req: Request, resp: Response, lease_ref: str) -> None:
         """A new expiry."""
@@ -137,7 +140,7 @@ class Endpoint(Resource):
         except msgspec.ValidationError as error:
             raise RequestError("invalid_request", f"cannot read renewal: {error}", param="ttl_s") from error
         parse_lease_options({"ttl_s": ttl_s})
-        http.send_json(resp, self._service.renew(lease_ref, ttl_s))
+        http.send_json(resp, self._service.renew(lease_ref, ttl_s, req.context.caller))
 
 
 async def _object(req: Request) -> dict[str, Any]:

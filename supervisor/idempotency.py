@@ -23,6 +23,7 @@ KEYS_KEPT = 1000
 class Entry(msgspec.Struct, kw_only=True, eq=False):
     """What one key stands for."""
 
+    owner: str
     key: str
     fingerprint: str
     lock: asyncio.Lock
@@ -31,7 +32,7 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
 
     def token(self, keys: IdempotencyKeys) -> str:
         """The token of the current lease."""
-        return tokens.derive(keys.secret, self.key, self.fingerprint, str(self.generation))
+        return tokens.derive(keys.secret, self.owner, self.key, self.fingerprint, str(self.generation))
 
     def next_token(self, keys: IdempotencyKeys) -> str:
         """The token of a new lease under this key; the one before is not valid for it."""
@@ -40,23 +41,25 @@ class Entry(msgspec.Struct, kw_only=True, eq=False):
 
 
 class IdempotencyKeys:
-    """The keys of one supervisor."""
+    """The keys of one supervisor; each identity has keys of its own."""
 
     def __init__(self) -> None:
         self.secret = tokens.new_secret()
-        self._entries: OrderedDict[str, Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[str, str], Entry] = OrderedDict()
 
     @contextlib.asynccontextmanager
-    async def exclusive(self, key: str, decision: Decision) -> AsyncIterator[Entry]:
-        """The key's entry, one caller at a time. Raises RequestError ``idempotency_key_reused``."""
+    async def exclusive(self, owner: str, key: str, decision: Decision) -> AsyncIterator[Entry]:
+        """The entry of that identity's key, one caller at a time. Raises RequestError ``idempotency_key_reused``."""
         fingerprint = decision.fingerprint()
-        entry = self._entries.get(key) or Entry(key=key, fingerprint=fingerprint, lock=asyncio.Lock())
+        entry = self._entries.get((owner, key)) or Entry(
+            owner=owner, key=key, fingerprint=fingerprint, lock=asyncio.Lock()
+        )
         if entry.fingerprint != fingerprint:
             raise RequestError(
                 "idempotency_key_reused", "cannot lease: this Idempotency-Key was used with another request"
             )
-        self._entries[key] = entry
-        self._entries.move_to_end(key)
+        self._entries[owner, key] = entry
+        self._entries.move_to_end((owner, key))
         while len(self._entries) > KEYS_KEPT:
             self._entries.popitem(last=False)
         async with entry.lock:

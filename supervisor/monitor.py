@@ -39,7 +39,8 @@ class Monitor:
         for record, cause in self._table.overdue(time.monotonic()):
             self._end(record, cause)
         for record in self._table.unfinished():
-            if record.is_live and record.owner is not None and not processes.is_alive(record.owner):
+            owner = record.owner_process
+            if record.is_live and owner is not None and not processes.is_alive(owner):
                 self._end(record, Cause.OWNER_GONE)
             elif record.state is State.READY and not record.processes:
                 self._end(record, Cause.LOST)

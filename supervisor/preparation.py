@@ -35,7 +35,7 @@ def listen() -> socket.socket:
     return listener
 
 
-def owner(pid: int | None) -> processes.ProcessId | None:
+def owner_process(pid: int | None) -> processes.ProcessId | None:
     """The owning process, identified. Raises RequestError ``invalid_lease_options`` when it does not run."""
     if pid is None:
         return None
@@ -47,12 +47,13 @@ def owner(pid: int | None) -> processes.ProcessId | None:
     return found
 
 
-def new_record(decision: Decision, home: Path, port: int) -> LeaseRecord:
+def new_record(decision: Decision, owner: str, home: Path, port: int) -> LeaseRecord:
     """The record of a lease that is about to start."""
     lease_ref = f"lease_{new_ulid()}"
     return LeaseRecord(
         lease_ref=lease_ref,
         endpoint_id=f"endpoint_{new_ulid()}",
+        owner=owner,
         provider=decision.chosen.name,
         model=decision.model,
         consumer=decision.manifest.consumer,
@@ -61,7 +62,7 @@ def new_record(decision: Decision, home: Path, port: int) -> LeaseRecord:
         base_url=f"http://{DEFAULT_HOST}:{port}/leases/{lease_ref}/v1",
         created_at_s=time.time(),
         expires_at=time.monotonic() + decision.options.ttl_s,
-        owner=owner(decision.options.owner_pid),
+        owner_process=owner_process(decision.options.owner_pid),
     )
 
 

@@ -27,6 +27,7 @@ from shared.contracts import (
 from shared.errors import EndpointError, RequestError, WorkerError
 from shared.launch import Exited
 from supervisor import monitor, preparation, publication, stopping
+from supervisor.caller import Caller
 from supervisor.commandlines import CommandLine, CommandLines
 from supervisor.compatibility import merge_authority_refs
 from supervisor.decision import Decision, make_decision
@@ -100,29 +101,30 @@ class Service:
         manifest: ConsumerManifest,
         context: ExecutionContext,
         options: LeaseOptions,
+        caller: Caller,
         idempotency_key: str | None = None,
     ) -> Ensured:
-        """Lease one endpoint; the same one again for the same ``idempotency_key``, while it lives.
+        """Lease one endpoint; the same one again for the caller's same ``idempotency_key``, while it lives.
 
         Raises RequestError, Incompatible, ProviderError or WorkerError; then nothing is left of it.
         """
         decision = make_decision(request, manifest, context, options, self._settings.management_modes)
         if idempotency_key is None:
-            return await self._lease(decision, tokens.mint())
-        async with self._keys.exclusive(idempotency_key, decision) as entry:
+            return await self._lease(decision, caller, tokens.mint())
+        async with self._keys.exclusive(caller.name, idempotency_key, decision) as entry:
             record = self._table.get(entry.lease_ref) if entry.lease_ref else None
             if record is not None and record.state is State.READY:
                 return self._describe(record, decision, entry.token(self._keys))
-            ensured = await self._lease(decision, entry.next_token(self._keys))
+            ensured = await self._lease(decision, caller, entry.next_token(self._keys))
             entry.lease_ref = ensured.endpoint.lease_ref
             return ensured
 
-    async def _lease(self, decision: Decision, token: str) -> Ensured:
+    async def _lease(self, decision: Decision, caller: Caller, token: str) -> Ensured:
         command_line = await self._command_lines.find(decision.chosen)
         provider.require_model(decision.chosen, decision.model)
         await self._require_zygote()
         with preparation.listen() as listener:
-            record = self._admit(decision, listener.getsockname()[1])
+            record = self._admit(decision, caller, listener.getsockname()[1])
             try:
                 try:
                     await self._launch(record, decision, command_line, token, listener)
@@ -154,12 +156,12 @@ class Service:
         )
         return Ensured(endpoint=endpoint, compatibility=decision.compatibility)
 
-    async def release(self, lease_ref: str) -> Released:
-        """End a lease and wait for the proof. Unknown and already released ones are fine.
+    async def release(self, lease_ref: str, caller: Caller) -> Released:
+        """End a lease and wait for the proof. Unknown and already released ones are fine; another's is unknown.
 
         Raises SurvivorsError when processes outlived SIGKILL.
         """
-        record = self._table.get(lease_ref)
+        record = self._visible(lease_ref, caller)
         if record is None:
             return Released(released=True)
         proof = await asyncio.shield(self._begin_end(record, Cause.RELEASED))
@@ -170,24 +172,25 @@ class Service:
             raise SurvivorsError(proof)
         return Released(released=True, proof=proof)
 
-    def renew(self, lease_ref: str, ttl_s: float) -> LeaseView:
+    def renew(self, lease_ref: str, ttl_s: float, caller: Caller) -> LeaseView:
         """Let a lease live for ``ttl_s`` from now. Raises RequestError ``not_found`` for one that is not live."""
-        record = self._require(lease_ref)
+        record = self._require(lease_ref, caller)
         if not record.is_live:
             raise RequestError("not_found", f"cannot renew lease {lease_ref}: it is {record.state}")
         record.expires_at = time.monotonic() + ttl_s
         return view(record, self._settings.heartbeat_max_age_s)
 
-    def show(self, lease_ref: str) -> LeaseView:
+    def show(self, lease_ref: str, caller: Caller) -> LeaseView:
         """One lease. Raises RequestError ``not_found``."""
-        record = self._require(lease_ref)
+        record = self._require(lease_ref, caller)
         monitor.observe([record] if record.state is not State.CLOSED else [])
         return view(record, self._settings.heartbeat_max_age_s)
 
-    def show_all(self) -> list[LeaseView]:
-        """Every lease that is known, closed ones too."""
+    def show_all(self, caller: Caller) -> list[LeaseView]:
+        """Every lease that is known to the caller, closed ones too."""
         monitor.observe(self._table.unfinished())
-        return [view(record, self._settings.heartbeat_max_age_s) for record in self._table]
+        shown = [record for record in self._table if caller.may_see(record.owner)]
+        return [view(record, self._settings.heartbeat_max_age_s) for record in shown]
 
     async def shut_down(self) -> None:
         """End every lease, then the zygote. Refuses new leases from now on."""
@@ -198,7 +201,7 @@ class Service:
             self._watching.cancel()
         await self._launcher.close(self._settings.exit_wait_s)
 
-    def _admit(self, decision: Decision, port: int) -> LeaseRecord:
+    def _admit(self, decision: Decision, caller: Caller, port: int) -> LeaseRecord:
         if not self.is_healthy:
             raise WorkerError("shutting_down", "cannot lease: the supervisor is ending")
         if len(self._table.unfinished()) >= self._settings.max_leases:
@@ -207,7 +210,7 @@ class Service:
                 f"cannot lease: {self._settings.max_leases} leases are open",
                 retry_after_s=FULL_RETRY_AFTER_S,
             )
-        record = preparation.new_record(decision, self._settings.home, port)
+        record = preparation.new_record(decision, caller.name, self._settings.home, port)
         self._table.add(record)
         self._families = {ref: family for ref, family in self._families.items() if self._table.get(ref)}
         self._families[record.lease_ref] = _Family(exited=asyncio.get_running_loop().create_future())
@@ -247,8 +250,13 @@ class Service:
                 # A launch that is under way cannot be taken back: its end needs to know what was started.
                 record.start_family(await launching)
 
-    def _require(self, lease_ref: str) -> LeaseRecord:
+    def _visible(self, lease_ref: str, caller: Caller) -> LeaseRecord | None:
+        """The lease of that ref; another identity's is like one that never was."""
         record = self._table.get(lease_ref)
+        return record if record is not None and caller.may_see(record.owner) else None
+
+    def _require(self, lease_ref: str, caller: Caller) -> LeaseRecord:
+        record = self._visible(lease_ref, caller)
         if record is None:
             raise RequestError("not_found", f"cannot find lease {lease_ref}")
         return record

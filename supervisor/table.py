@@ -27,6 +27,8 @@ class LeaseRecord(msgspec.Struct, kw_only=True, eq=False):
 
     lease_ref: str
     endpoint_id: str
+    owner: str
+    """The identity that made it, by name."""
     provider: str
     model: str
     consumer: str | None
@@ -36,7 +38,7 @@ class LeaseRecord(msgspec.Struct, kw_only=True, eq=False):
     created_at_s: float
     """Wall clock, seconds since the epoch; all other times are monotonic."""
     expires_at: float
-    owner: ProcessId | None = None
+    owner_process: ProcessId | None = None
     scoreboard: Scoreboard = msgspec.field(default_factory=local)
     metadata: dict[str, Any] = {}
     state: State = State.STARTING

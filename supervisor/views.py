@@ -42,10 +42,12 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """One lease as lists show it. ``health`` is healthy, degraded or unavailable."""
+    """One lease as lists show it. ``health`` is healthy, degraded or unavailable; ``owner`` is who made it."""
 
     lease_ref: str
     endpoint_id: str
+    owner: str
+    group: str | None
     provider: str
     model: str
     consumer: str | None
@@ -81,6 +83,8 @@ def view(record: LeaseRecord, heartbeat_max_age_s: float) -> LeaseView:
     return LeaseView(
         lease_ref=record.lease_ref,
         endpoint_id=record.endpoint_id,
+        owner=record.owner,
+        group=record.options.group,
         provider=record.provider,
         model=record.model,
         consumer=record.consumer,

@@ -55,6 +55,7 @@ def add_lease_options(parser: argparse.ArgumentParser, defaults: LeaseOptions) -
         "owner_pid": (int, "PID", "it ends with this process"),
         "concurrency": (int, "N", "turns at once; more wait (default: %(default)s)"),
         "standby": (int, "N", "command lines kept ready for the next turn (default: %(default)s)"),
+        "group": (str, "NAME", "your name for leases that belong together"),
     }
     for name, (kind, metavar, text) in helps.items():
         flag, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
@@ -69,7 +70,7 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
 
 def lease_options(options: argparse.Namespace) -> dict[str, Any]:
     """The lease options; the supervisor checks their values."""
-    names = ("ttl_s", "idle_timeout_s", "owner_pid", "concurrency", "standby")
+    names = ("ttl_s", "idle_timeout_s", "owner_pid", "concurrency", "standby", "group")
     return {name: getattr(options, name) for name in names}
 
 

@@ -369,6 +369,7 @@ WRONG_TYPES: dict[str, dict[str, list[object]]] = {
         "concurrency": [0, 65, -1, 1.5, "4", True, None],
         "budget": [5, [], "x"],
         "standby": [-1, 9, "1", 0.5, True, None],
+        "group": ["", "g" * 129, 5, [], True],
     },
 }
 

@@ -39,6 +39,7 @@ def record(lease_ref: str = "lease_1") -> LeaseRecord:
     return LeaseRecord(
         lease_ref=lease_ref,
         endpoint_id="endpoint_1",
+        owner="admin",
         provider="echo",
         model="m",
         consumer=None,

@@ -25,6 +25,8 @@ def lease(state: str = "ready", model: str = "m") -> LeaseView:
     return LeaseView(
         lease_ref="lease_1",
         endpoint_id="endpoint_1",
+        owner="admin",
+        group=None,
         provider="echo",
         model=model,
         consumer=None,
