@@ -9,20 +9,58 @@ from __future__ import annotations
 import mmap
 import os
 
+import msgspec
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """What a lease has used in its life. Each field is a slot, and none of them ever goes down."""
+
+    requests: int = 0
+    """Given a place."""
+    turns: int = 0
+    """Begun on a command line."""
+    failures: int = 0
+    """Requests that failed or were cancelled after they had a place."""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    """As the providers counted them."""
+    estimated_tokens: int = 0
+    """Of ended turns that nobody counted; part of neither of the counted ones."""
+    cached_tokens: int = 0
+    """Part of the prompt tokens."""
+    reasoning_tokens: int = 0
+    """Part of the completion tokens."""
+    cost_microusd: int = 0
+    """As the command lines reported it."""
+    priced_tokens: int = 0
+    """Tokens of the turns whose cost was reported."""
+    estimated_cost_microusd: int = 0
+    """Of ended turns whose cost nobody reported, at the price of the others; no part of the reported cost."""
+    cli_ms: int = 0
+    """Milliseconds for which turns held a command line, summed over turns."""
+    ttfd_ms_sum: int = 0
+    """Milliseconds from a request's arrival to the first piece of its answer, summed."""
+    ttfd_count: int = 0
+    """How many answers that sum is of."""
+
+
 SLOTS = (
     "heartbeat_ns",
     "last_active_ns",
+    "budget_exhausted_ns",
     "in_flight",
     "queued",
     "standbys",
     "standby_rss_bytes",
-    "requests",
-    "failures",
-    "prompt_tokens",
-    "completion_tokens",
+    "pending_tokens",
     "boots",
+    *Totals.__struct_fields__,
 )
-"""``*_ns`` are CLOCK_MONOTONIC nanoseconds, the same clock in every process of a machine."""
+"""``*_ns`` are CLOCK_MONOTONIC nanoseconds, the same clock in every process of a machine.
+
+``budget_exhausted_ns`` is when the budget was used up and the last turn over; 0 before that. ``pending_tokens`` are
+those of running turns, counted or estimated.
+"""
 _INDEX = {name: index for index, name in enumerate(SLOTS)}
 _BYTES = mmap.PAGESIZE
 
@@ -53,6 +91,10 @@ class Scoreboard:
     def counts(self) -> dict[str, int]:
         """All slots but the clocks, by name."""
         return {name: self[name] for name in SLOTS if not name.endswith("_ns")}
+
+    def totals(self) -> Totals:
+        """What the lease has used so far."""
+        return Totals(**{name: self[name] for name in Totals.__struct_fields__})
 
 
 def local() -> Scoreboard:

@@ -85,25 +85,26 @@ class ChatCompletions:
         if request.ignored:
             resp.set_header("x-ignored-parameters", ", ".join(request.ignored))
         if request.stream:
-            await self._stream(request, resp)
+            await self._stream(request, resp, req.context.request_id)
         else:
-            await self._complete(request, resp)
+            await self._complete(request, resp, req.context.request_id)
 
-    async def _complete(self, request: CompletionRequest, resp: Response) -> None:
-        completion = await query(self._lease.session, request.prompt)
+    async def _complete(self, request: CompletionRequest, resp: Response, request_id: str) -> None:
+        completion = await query(self._lease.session, request.prompt, request_id=request_id)
         answer = openai.completion_object(
             completion, completion_id=openai.new_completion_id(), model=self._lease.spec.model
         )
         http.send_json(resp, answer)
 
-    async def _stream(self, request: CompletionRequest, resp: Response) -> None:
+    async def _stream(self, request: CompletionRequest, resp: Response, request_id: str) -> None:
         encoder = openai.ChunkEncoder(
             completion_id=openai.new_completion_id(),
             model=self._lease.spec.model,
             include_usage=request.include_usage,
         )
         session = self._lease.session
-        events = EventStream(stream(session, request.prompt), encoder, session.limits)
+        turn = stream(session, request.prompt, request_id=request_id)
+        events = EventStream(turn, encoder, session.limits)
         await events.open()
         resp.status = falcon.HTTP_200
         resp.content_type = "text/event-stream; charset=utf-8"

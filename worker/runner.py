@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import itertools
+import logging
 import os
 import signal
 import subprocess
@@ -32,14 +33,19 @@ BACKLOG_EVENTS = 20_000
 KILL_WAIT_S = 5.0
 """After SIGKILL; longer means a process the kernel cannot end (uninterruptible)."""
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_log = logging.getLogger("asm_endpoint.turn")
 _turn_ids = itertools.count(1)
 
 
 class Turn:
-    """One turn on one process: the batches of its events, in order, ending with a terminal one."""
+    """One turn on one process: the batches of its events, in order, ending with a terminal one.
 
-    def __init__(self, process: CliProcess) -> None:
+    ``request_id`` is the caller's name for it, for logs only.
+    """
+
+    def __init__(self, process: CliProcess, request_id: str | None) -> None:
         self.id = f"turn-{next(_turn_ids)}"
+        self.request_id = request_id or "-"
         self.is_over = False
         self._process = process
         self._events: list[Event] = []
@@ -163,9 +169,10 @@ class CliProcess:
         except (OSError, StopIteration):
             return 0
 
-    def start_turn(self, prompt: Prompt) -> Turn:
+    def start_turn(self, prompt: Prompt, request_id: str | None = None) -> Turn:
         """Send a prompt; only while :attr:`has_room`."""
-        turn = Turn(self)
+        turn = Turn(self, request_id)
+        _log.info("%s %s begins on process %s", turn.request_id, turn.id, self.pid)
         self._turns[turn.id] = turn
         self.turns_served += 1
         self._connection.start_turn(turn.id, prompt)
@@ -174,7 +181,10 @@ class CliProcess:
 
     def end_turn(self, turn: Turn) -> None:
         """Forget a turn; an unfinished one is interrupted, by protocol where there is one, else by SIGTERM."""
-        if self._turns.pop(turn.id, None) is None or turn.is_over or self.exited.done():
+        if self._turns.pop(turn.id, None) is None:
+            return
+        _log.info("%s %s %s", turn.request_id, turn.id, "has ended" if turn.is_over else "is cancelled")
+        if turn.is_over or self.exited.done():
             return
         if self._connection.interrupt(turn.id):
             self._send()

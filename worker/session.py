@@ -54,9 +54,10 @@ class TurnStream:
     Iteration raises ProviderError or WorkerError when the turn fails.
     """
 
-    def __init__(self, session: Session, prompt: Prompt) -> None:
+    def __init__(self, session: Session, prompt: Prompt, request_id: str | None = None) -> None:
         self._session = session
         self._prompt = prompt
+        self._request_id = request_id
         self._projection = Projection()
         self._batches: AsyncIterator[list[Shown]] | None = None
 
@@ -91,7 +92,7 @@ class TurnStream:
         session = self._session
         async with session.capacity.place(session.limits.queue_s):
             process = session.pool.checkout()
-            turn = process.start_turn(self._prompt)
+            turn = process.start_turn(self._prompt, self._request_id)
             asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.pool.refill)
             try:
                 async for batch in self._pieces(turn, heartbeat_s):
@@ -139,20 +140,20 @@ async def open_session(
             await session.close()
 
 
-async def query(session: Session, prompt: Prompt | str) -> Completion:
-    """One turn, answered whole. Cancelling the call cancels the turn.
+async def query(session: Session, prompt: Prompt | str, *, request_id: str | None = None) -> Completion:
+    """One turn, answered whole. Cancelling the call cancels the turn. Its log lines carry ``request_id``.
 
     Raises ProviderError (the turn failed) or WorkerError (``at_capacity``, ``budget_exhausted``, ``lease_closed``).
     """
-    async with stream(session, prompt) as turn:
+    async with stream(session, prompt, request_id=request_id) as turn:
         async for _ in turn.batches():
             pass
         return turn.completion
 
 
-def stream(session: Session, prompt: Prompt | str) -> TurnStream:
+def stream(session: Session, prompt: Prompt | str, *, request_id: str | None = None) -> TurnStream:
     """One turn, piece by piece; nothing starts before the first piece is asked for. Errors as :func:`query`."""
-    return TurnStream(session, Prompt(text=prompt) if isinstance(prompt, str) else prompt)
+    return TurnStream(session, Prompt(text=prompt) if isinstance(prompt, str) else prompt, request_id)
 
 
 class _Clock:

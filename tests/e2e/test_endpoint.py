@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -195,6 +197,22 @@ def test_request_ids(http: httpx.Client, shared_lease: EndpointDescriptor):
     assert given.headers["x-request-id"] == "mine-1"
     odd = http.get(url(shared_lease, "/health"), headers={**shared_lease.headers, "x-request-id": "a b<c>"})
     assert odd.headers["x-request-id"].startswith("req_")
+
+
+def test_a_turn_is_logged_under_its_request_id(
+    http: httpx.Client, shared_lease: EndpointDescriptor, state_home: Path
+):
+    """From the header to the command line's process; never with what was said."""
+    headers = {**shared_lease.headers, "x-request-id": "mine-2"}
+    answer = http.post(url(shared_lease), headers=headers, json=say("not for the log"))
+    assert answer.headers["x-request-id"] == "mine-2"
+    log = state_home / "leases" / shared_lease.lease_ref / "worker.log"
+    until(lambda: "mine-2 POST" in log.read_text())
+    lines = [line.partition("mine-2 ")[2] for line in log.read_text().splitlines() if "mine-2 " in line]
+    begun, ended, _ = lines
+    assert re.fullmatch(r"turn-\d+ begins on process \d+", begun)
+    assert re.fullmatch(r"turn-\d+ has ended", ended)
+    assert "not for the log" not in log.read_text()
 
 
 def test_ignored_parameters_are_named(http: httpx.Client, shared_lease: EndpointDescriptor):

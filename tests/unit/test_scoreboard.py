@@ -1,0 +1,37 @@
+"""The page of counters: shared, zeroed, and readable as one struct."""
+
+from __future__ import annotations
+
+import os
+
+from shared import scoreboard
+from shared.scoreboard import SLOTS, Scoreboard, Totals
+
+
+def test_two_views_of_one_descriptor_see_the_same():
+    """That is how the supervisor reads what a worker writes, also after that has died."""
+    fd = scoreboard.create()
+    writer, reader = Scoreboard(fd), Scoreboard(fd)
+    os.close(fd)
+    assert set(reader.counts().values()) == {0}
+    writer.add("requests", 2)
+    writer["in_flight"] = 1
+    del writer
+    assert (reader["requests"], reader["in_flight"]) == (2, 1)
+
+
+def test_the_totals_are_slots_of_their_names():
+    """Every one, and none of what goes up and down."""
+    board = scoreboard.local()
+    for number, name in enumerate(SLOTS, 1):
+        board[name] = number
+    totals = board.totals()
+    assert Totals.__struct_fields__ == SLOTS[-len(Totals.__struct_fields__) :]
+    assert all(getattr(totals, name) == board[name] for name in Totals.__struct_fields__)
+    assert not {"in_flight", "queued", "pending_tokens"} & set(Totals.__struct_fields__)
+
+
+def test_clocks_are_not_counts():
+    """Lists and health show counts only."""
+    counts = scoreboard.local().counts()
+    assert set(SLOTS) - set(counts) == {"heartbeat_ns", "last_active_ns", "budget_exhausted_ns"}
