@@ -81,7 +81,7 @@ def find_login(provider: Provider, environ: Mapping[str, str], user_home: Path) 
     if not provider.logins:
         return ""
     for login in provider.logins:
-        if any(environ.get(variable) for variable in login.variables) or _has_file(login, environ, user_home):
+        if _variables_set(login, environ) or _files_accepted(login, environ, user_home):
             return login.name
     raise ProviderError(
         "not_logged_in",
@@ -90,13 +90,29 @@ def find_login(provider: Provider, environ: Mapping[str, str], user_home: Path) 
     )
 
 
-def _has_file(login: Login, environ: Mapping[str, str], user_home: Path) -> bool:
+def seen_credentials(
+    provider: Provider, environ: Mapping[str, str], user_home: Path
+) -> dict[str, tuple[str, ...]]:
+    """For each login that is there: the names of its variables and the paths of its files. Never what they hold."""
+    seen = {
+        login.name: (*_variables_set(login, environ), *_files_accepted(login, environ, user_home))
+        for login in provider.logins
+    }
+    return {name: credentials for name, credentials in seen.items() if credentials}
+
+
+def _variables_set(login: Login, environ: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(variable for variable in login.variables if environ.get(variable))
+
+
+def _files_accepted(login: Login, environ: Mapping[str, str], user_home: Path) -> tuple[str, ...]:
     folder = environ.get(login.home_variable, "") if login.home_variable else ""
     if folder:
         paths = [Path(folder) / name for name in login.home_variable_files]
     else:
         paths = [user_home / name for name in login.files]
-    return any(path.is_file() and (not login.accepts or login.accepts(_text(path))) for path in paths)
+    accepts = login.accepts
+    return tuple(str(path) for path in paths if path.is_file() and (not accepts or accepts(_text(path))))
 
 
 def user_settings(provider: Provider, environ: Mapping[str, str], user_home: Path) -> str:

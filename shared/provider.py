@@ -11,13 +11,14 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from shared import providers
 from shared.errors import ProviderError, RequestError
 from shared.events import Event
+from shared.versions import VersionRange
 
 
 class Executable(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,8 +156,9 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     is true where a provider-native agent surface exists (claude, codex); all others are common-surface-only.
     ``published`` is false for ``echo``, which is not one of the four published command lines. ``environment``
     names the only variables of the supervisor's environment that may reach the command line (and ``settings`` may name
-    more). ``measured_version`` is the one that what is written here was measured with; others work, and are told apart.
-    ``home_per_process`` gives every process a home of its own instead of the lease's.
+    more). ``supported_versions`` were measured with what is written here; others work, and are told apart.
+    ``example_model`` is a cheap one, for trying out. ``home_per_process`` gives every process a home of its own instead
+    of the lease's.
     """
 
     name: str
@@ -168,7 +170,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     logins: tuple[Login, ...] = ()
     login_hint: str = ""
     environment: tuple[str, ...] = ()
-    measured_version: str = ""
+    supported_versions: VersionRange | None = None
+    example_model: str
     streams_whole_messages: bool = False
     preparation: Preparation | None = None
     settings: UserSettings | None = None
@@ -194,6 +197,17 @@ def load(name: str) -> Provider:
         )
     provider: Provider = importlib.import_module(f"shared.providers.{name}").PROVIDER
     return provider
+
+
+def describe_cli(provider: Provider, path: str, version: str | None) -> dict[str, Any]:
+    """What descriptors, health and reports say of an installed command line; a program of our own is always right."""
+    supported = provider.supported_versions
+    return {
+        "path": path,
+        "version": version,
+        "supported_versions": str(supported) if supported else None,
+        "is_supported": supported is None or supported.covers(version),
+    }
 
 
 def require_model(provider: Provider, model: str) -> None:

@@ -12,8 +12,11 @@ import msgspec
 
 from shared import locate, provider
 from shared.errors import ProviderError
-from shared.provider import Provider
+from shared.provider import CommandInputs, Provider
 from supervisor.publication import derive_publication
+
+NO_LOGIN = "none_needed"
+"""How the login of a provider that has none is described."""
 
 
 class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +64,6 @@ class CommandLines:
             "provider": name,
             "title": chosen.title,
             "published": chosen.published,
-            "measured_version": chosen.measured_version or None,
             "publication": derive_publication(chosen).to_builtins(),
             "cli": None,
             "login": None,
@@ -69,11 +71,55 @@ class CommandLines:
         }
         try:
             executable = locate.find_executable(chosen, self._environ, self.user_home)
-            described["cli"] = {"path": executable[-1], "version": await self._version(chosen, executable)}
-            described["login"] = locate.find_login(chosen, self._environ, self.user_home) or "none_needed"
+            version = await self._version(chosen, executable)
+            described["cli"] = provider.describe_cli(chosen, executable[-1], version)
+            described["login"] = locate.find_login(chosen, self._environ, self.user_home) or NO_LOGIN
         except ProviderError as error:
             described["problem"] = {"code": error.code, "message": error.message}
         return described
+
+    async def diagnose(self, name: str) -> dict[str, Any]:
+        """As :meth:`describe`, with the credentials that are here and all that passes; names, never values."""
+        chosen = provider.load(name)
+        credentials = locate.seen_credentials(chosen, self._environ, self.user_home)
+        login = next(iter(credentials), None if chosen.logins else "")
+        described = await self.describe(name)
+        return described | {"credentials": credentials, "passes": self._passes(chosen, login)}
+
+    def _passes(self, chosen: Provider, login: str | None) -> dict[str, Any]:
+        """Exactly what of our environment and of the user's home may reach the command line.
+
+        ``files`` are the user's own that are linked into the command line's home, ``home`` is the user's home where
+        the login cannot be had without it; both for the ``login`` that is used.
+        """
+        variables = self.variables(chosen)
+        files: list[str] = []
+        home = None
+        if login is not None:
+            command = chosen.command(self._inputs(chosen, login, variables))
+            files = sorted(path for path in command.links.values() if os.path.exists(path))
+            home = command.env["HOME"] if command.env["HOME"] == str(self.user_home) else None
+        return {
+            "variables_set": sorted(set(variables) - {"PATH"}),
+            "variables": sorted(chosen.environment),
+            "files": files,
+            "home": home,
+            "login_files": [file for each in chosen.logins for file in each.files],
+            "settings_read": [chosen.settings.file] if chosen.settings else [],
+        }
+
+    def _inputs(self, chosen: Provider, login: str, variables: dict[str, str]) -> CommandInputs:
+        """As for a lease whose folders do not exist."""
+        return CommandInputs(
+            executable=(chosen.name,),
+            model=chosen.example_model,
+            login=login,
+            workspace="/lease/workspace",
+            home="/lease/home",
+            user_home=str(self.user_home),
+            variables=variables,
+            settings=locate.user_settings(chosen, self._environ, self.user_home),
+        )
 
     async def _version(self, chosen: Provider, executable: tuple[str, ...]) -> str | None:
         if chosen.executable.pinned:

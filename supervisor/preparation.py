@@ -15,6 +15,7 @@ from shared import processes, scoreboard, tokens
 from shared.contracts import Budget
 from shared.errors import RequestError
 from shared.launch import LaunchSpec
+from shared.provider import describe_cli
 from shared.scoreboard import Scoreboard
 from supervisor.commandlines import CommandLine
 from supervisor.decision import Decision
@@ -115,11 +116,7 @@ def metadata(record: LeaseRecord, decision: Decision, command_line: CommandLine)
     }
     return {
         "model_version": record.model,
-        "cli": {
-            "path": command_line.executable[-1],
-            "version": command_line.version,
-            "is_measured_version": command_line.version == (decision.chosen.measured_version or None),
-        },
+        "cli": describe_cli(decision.chosen, command_line.executable[-1], command_line.version),
         **{name: value for name, value in names.items() if value},
     }
 

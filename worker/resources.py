@@ -35,12 +35,9 @@ class Health:
                 "lease_ref": spec.lease_ref,
                 "provider": spec.provider,
                 "model": spec.model,
-                "cli": {
-                    "path": spec.executable[-1],
-                    "version": spec.cli_version,
-                    "is_measured_version": spec.cli_version
-                    == (provider.load(spec.provider).measured_version or None),
-                },
+                "cli": provider.describe_cli(
+                    provider.load(spec.provider), spec.executable[-1], spec.cli_version
+                ),
                 "load": session.capacity.board.counts()
                 | {
                     "standbys": session.pool.standbys,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from shared.claude_wire import ClaudeConnection
 from shared.provider import Command, CommandInputs, Executable, Login, Provider
+from shared.versions import VersionRange
 
 API_KEY = "api_key"
 FLAGS = (
@@ -89,7 +90,8 @@ PROVIDER = Provider(
         "LC_ALL",
         "TZ",
     ),
-    measured_version="2.1.330",
+    example_model="haiku",
+    supported_versions=VersionRange("2.1.330", "2.1.330"),
     command=_command,
     connect=lambda _inputs: ClaudeConnection(),
 )

@@ -30,6 +30,7 @@ PROVIDER = Provider(
     title="Echo",
     capabilities=("interrupt", "streaming"),
     published=False,
+    example_model="any",
     executable=Executable(
         variable="",
         names=(),

@@ -6,20 +6,16 @@ import argparse
 
 from shared import provider
 from shared.contracts import EndpointDescriptor
-from shared.errors import RequestError
 from supervisor import console
 from supervisor.commands import wording
 from supervisor.commands.options import Parsers, add_parser, request
-
-ANY_MODEL = "any"
-"""The embedded provider answers to every name."""
 
 
 def add_parsers(parsers: Parsers) -> None:
     """Add ``demo``."""
     parser = add_parser(parsers, "demo", demo, "lease, complete, stream and release, all by itself")
     parser.add_argument("--provider", default="echo", help="default: %(default)s, which needs no login")
-    parser.add_argument("--model", help="needed for every provider but echo, e.g. sonnet")
+    parser.add_argument("--model", help="the provider's name of the model (default: a cheap one)")
     parser.add_argument("--message", default="Say hello to the world", help="default: %(default)s")
     parser.set_defaults(stream=True)
 
@@ -28,7 +24,7 @@ def demo(options: argparse.Namespace) -> int:
     """Show what a lease is; it is released whatever happens."""
     from supervisor.embedded import InferenceEndpoint
 
-    options.model = options.model or _default_model(options.provider)
+    options.model = options.model or provider.load(options.provider).example_model
     with console.progress("starting a supervisor ..."):
         endpoint = InferenceEndpoint()
     with endpoint:
@@ -41,16 +37,6 @@ def demo(options: argparse.Namespace) -> int:
                 released = endpoint.release_endpoint(descriptor)
             print(wording.proof_line(descriptor.lease_ref, released))
     return 0
-
-
-def _default_model(name: str) -> str:
-    if provider.load(name).published:
-        raise RequestError(
-            "missing_model_identity",
-            f"cannot lease {name}: name one of its models with --model",
-            param="model",
-        )
-    return ANY_MODEL
 
 
 def _show(descriptor: EndpointDescriptor, message: str) -> None:

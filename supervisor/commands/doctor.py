@@ -7,12 +7,15 @@ import asyncio
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shared import provider
 from shared.errors import EndpointError, ProviderError, RequestError
 from supervisor import console
-from supervisor.commands.options import Parsers, add_json, add_parser, request
+from supervisor.commands.options import Parsers, add_json, add_parser
+
+if TYPE_CHECKING:
+    from supervisor.embedded import InferenceEndpoint
 
 LIVE_MESSAGE = "Answer with the one word: ready"
 
@@ -23,30 +26,36 @@ def add_parsers(parsers: Parsers) -> None:
         parsers, "doctor", doctor, "check command lines: found, version, credentials, what passes to them"
     )
     parser.add_argument("--provider", help="only this one")
-    parser.add_argument("--live", action="store_true", help="run one real turn; needs --provider")
-    parser.add_argument("--model", default="any", help="for --live")
-    parser.set_defaults(stream=True)
+    parser.add_argument("--live", action="store_true", help="run one real turn on each that is usable")
+    parser.add_argument("--model", help="for --live of one --provider (default: a cheap one)")
     add_json(parser)
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Report. Raises ProviderError when the one that was asked for is not usable."""
-    if options.live and not options.provider:
-        raise RequestError("invalid_request", "cannot run a live turn: name one with --provider")
+    """Report. Raises ProviderError when the one that was asked for is not usable, or a real turn failed."""
+    if options.model and not (options.live and options.provider):
+        raise RequestError("invalid_request", "cannot use --model: it belongs to --live with one --provider")
     names = (options.provider,) if options.provider else provider.names()
     with console.progress("asking command lines ..."):
         reports = asyncio.run(_reports(names))
     if options.live:
-        reports[0]["live"] = _live(options)
+        _run_live(reports, options.model)
     if options.json:
         console.print_json(reports)
     else:
         for report in reports:
             _print(report)
-    problem = reports[0]["problem"] if options.provider else None
-    if problem:
-        raise ProviderError(problem["code"], problem["message"])
+    _raise_problem(reports, is_one=bool(options.provider))
     return 0
+
+
+def _raise_problem(reports: list[dict[str, Any]], *, is_one: bool) -> None:
+    """What is not installed or not logged in matters only when it was asked for; a turn that failed always does."""
+    for report in reports:
+        problem = report["problem"] if is_one else None
+        problem = problem or (report.get("live") or {}).get("problem")
+        if problem:
+            raise ProviderError(problem["code"], problem["message"])
 
 
 async def _reports(names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -55,74 +64,91 @@ async def _reports(names: tuple[str, ...]) -> list[dict[str, Any]]:
     from supervisor.statefolder import PREPARED_NAME
 
     found = CommandLines(os.environ, Path.home(), state_home(os.environ) / PREPARED_NAME)
-    return [await found.describe(name) | {"passes": _passes(name, found)} for name in names]
+    return [await found.diagnose(name) for name in names]
 
 
-def _passes(name: str, found: Any) -> dict[str, list[str]]:
-    """Exactly what of this environment and home may reach the command line; names, never values."""
-    chosen = provider.load(name)
-    return {
-        "variables_set": sorted(set(found.variables(chosen)) - {"PATH"}),
-        "variables": sorted(chosen.environment),
-        "login_files": [file for login in chosen.logins for file in login.files],
-        "settings_read": [chosen.settings.file] if chosen.settings else [],
-    }
-
-
-def _live(options: argparse.Namespace) -> dict[str, Any]:
-    """One leased turn, timed in milliseconds. Raises what it raises."""
-    from supervisor.commands.chat import Chat
+def _run_live(reports: list[dict[str, Any]], model: str | None) -> None:
+    """Add one real turn to the report of each command line that is usable."""
     from supervisor.embedded import InferenceEndpoint
 
-    with console.progress("running one real turn ..."), InferenceEndpoint() as endpoint:
-        started = time.perf_counter()
-        descriptor, _ = endpoint.ensure_endpoint(request(options))
+    usable = [report for report in reports if not report["problem"]]
+    if not usable:
+        return
+    with InferenceEndpoint() as endpoint:
+        for report in usable:
+            name = report["provider"]
+            with console.progress(f"running one real turn of {name} ..."):
+                report["live"] = _live(endpoint, name, model or provider.load(name).example_model)
+
+
+def _live(endpoint: InferenceEndpoint, name: str, model: str) -> dict[str, Any]:
+    """One leased turn, timed in milliseconds: the lease, the first piece from then on, all of it from then on."""
+    from supervisor.commands.chat import Chat
+
+    request = {"model_preference": {"provider": name, "id": model}, "stream?": True}
+    started = time.perf_counter()
+    try:
+        descriptor, _ = endpoint.ensure_endpoint(request)
         leased = time.perf_counter()
         try:
             with Chat(descriptor) as chat:
-                pieces = []
-                first = None
-                for piece in chat.stream(LIVE_MESSAGE):
-                    first = first or time.perf_counter()
-                    pieces.append(piece)
-                ended = time.perf_counter()
-        except EndpointError as error:
-            return {"problem": {"code": error.code, "message": error.message}}
+                pieces = [(piece, time.perf_counter()) for piece in chat.stream(LIVE_MESSAGE)]
+            ended = time.perf_counter()
         finally:
             endpoint.release_endpoint(descriptor)
+    except EndpointError as error:
+        return {"model": model, "problem": {"code": error.code, "message": error.message}}
+    first = pieces[0][1] if pieces else ended
     return {
-        "text": "".join(pieces),
+        "model": model,
+        "text": "".join(piece for piece, _ in pieces),
         "lease_ms": round((leased - started) * 1e3),
-        "first_piece_ms": round(((first or ended) - leased) * 1e3),
+        "first_piece_ms": round((first - leased) * 1e3),
         "total_ms": round((ended - leased) * 1e3),
     }
 
 
 def _print(report: dict[str, Any]) -> None:
     cli, passes = report["cli"], report["passes"]
-    version = "-"
-    if cli:
-        version = cli["version"] or ("part of this project" if not report["published"] else "unknown")
-        measured = report["measured_version"]
-        version += f" (measured with {measured})" if measured and measured != cli["version"] else ""
     fields = {
         "provider": f"{report['provider']} ({report['title']})",
         "found": cli["path"] if cli else "no",
-        "version": version,
-        "login": report["login"] or "none found",
+        "version": _version(report),
+        "credentials": "; ".join(
+            f"{login}: {', '.join(seen)}" for login, seen in report["credentials"].items()
+        )
+        or "none seen",
+        "login used": report["login"] or "none",
         "streams": report["publication"]["streaming_granularity"],
-        "passes": ", ".join(passes["variables_set"]) or "no variable",
-        "may pass": ", ".join(passes["variables"]) or "nothing",
+        "variables that pass": ", ".join(passes["variables_set"]) or "none",
+        "files that pass": ", ".join(passes["files"]) or "none",
+        "home": f"the user's own, {passes['home']}" if passes["home"] else "one of its own",
         "login files": ", ".join(passes["login_files"]) or "none",
         "settings read": ", ".join(passes["settings_read"]) or "none",
+        "might pass if set": ", ".join(sorted(set(passes["variables"]) - set(passes["variables_set"])))
+        or "nothing more",
         "state": report["problem"]["message"] if report["problem"] else "ready",
     }
     if live := report.get("live"):
-        fields["live"] = (
-            live["problem"]["message"]
-            if "problem" in live
-            else f"leased in {live['lease_ms']} ms, first piece after {live['first_piece_ms']} ms, all after "
-            f"{live['total_ms']} ms: {live['text']}"
-        )
+        fields["live"] = f"{live['model']}: {_outcome(live)}"
     console.print_fields(fields)
     print()
+
+
+def _version(report: dict[str, Any]) -> str:
+    cli = report["cli"]
+    if cli is None:
+        return "-"
+    if cli["supported_versions"] is None:
+        return "part of this project"
+    where = "inside" if cli["is_supported"] else "OUTSIDE"
+    return f"{cli['version'] or 'unknown'} ({where} the supported versions, {cli['supported_versions']})"
+
+
+def _outcome(live: dict[str, Any]) -> str:
+    if "problem" in live:
+        return str(live["problem"]["message"])
+    return (
+        f"leased in {live['lease_ms']} ms, first piece after {live['first_piece_ms']} ms, all after "
+        f"{live['total_ms']} ms: {live['text']}"
+    )

@@ -48,8 +48,12 @@ def _row(described: dict[str, Any]) -> tuple[str, ...]:
         _yes(publication["cli_agent_v2"]),
         f"{cli['path']} {cli['version'] or ''}" if cli else "-",
         described["login"] or "-",
-        problem["message"] if problem else "ready",
+        problem["message"] if problem else _state(cli),
     )
+
+
+def _state(cli: dict[str, Any]) -> str:
+    return "ready" if cli["is_supported"] else f"ready, but measured with {cli['supported_versions']}"
 
 
 def _yes(value: bool) -> str:

@@ -125,7 +125,7 @@ def test_the_real_amp_is_refused(amp: Path, tmp_path: Path, status: int | None, 
 def refuse_a_turn(endpoint: InferenceEndpoint, code: str) -> None:
     """One turn that fails with that code, and a release that leaves nothing."""
     leased = lease_of(endpoint)
-    assert leased.metadata["cli"]["is_measured_version"] is True
+    assert leased.metadata["cli"]["is_supported"] is True
     refused = ask(leased, "hello")
     assert refused.json()["error"]["code"] == code, refused.text
     proof = endpoint.release_endpoint(leased).proof

@@ -97,7 +97,8 @@ def test_ensure_env_is_for_a_shell(run: Run, supervisor_client: SupervisorClient
         (("ensure", "--provider", "echo", "--model", "-m"), 2, "--model"),
         (("ensure", "--provider", "echo"), 2, "--model"),
         (("ensure", *LEASE, "--ttl-s", "0"), 3, "ttl_s"),
-        (("demo", "--provider", "claude"), 3, "--model"),
+        (("demo", "--provider", "nobody"), 3, "known are"),
+        (("doctor", "--model", "m"), 3, "--live"),
         (("serve", "--port", "70000"), 2, "not a port"),
         (("nonsense",), 2, "nonsense"),
         ((), 2, "cannot"),
@@ -154,12 +155,41 @@ def test_doctor_looks_at_every_command_line(run: Run, monkeypatch: pytest.Monkey
     assert run("doctor", "--provider", "codex").returncode == 4
 
 
-def test_doctor_runs_a_real_turn(run: Run):
-    """With its times; and only for one that is named."""
+def test_doctor_names_what_passes_of_a_logged_in_user(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The files that are there, linked or read in place; nothing of a login that is not there."""
+    claude, codex = tmp_path / ".claude" / ".credentials.json", tmp_path / ".codex" / "auth.json"
+    for path in (claude, codex):
+        path.parent.mkdir()
+        path.write_text('{"secret": "a-secret-value"}')
+    for variable in ("ANTHROPIC_API_KEY", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "GEMINI_API_KEY"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    printed = run("doctor", "--json").stdout
+    reports = {each["provider"]: each for each in json.loads(printed)}
+    assert reports["codex"]["credentials"] == {"user": [str(codex)]}
+    assert reports["codex"]["passes"]["files"] == [str(codex)]
+    assert reports["codex"]["passes"]["home"] is None
+    assert reports["claude"]["credentials"] == {"user": [str(claude)]}
+    assert reports["claude"]["passes"]["home"] == str(tmp_path)
+    assert reports["gemini"]["credentials"] == {}
+    assert reports["gemini"]["passes"]["files"] == []
+    assert "a-secret-value" not in printed
+
+
+def test_doctor_runs_a_real_turn(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """With its times; of all that are usable when none is named."""
     (report,) = json.loads(run("doctor", "--provider", "echo", "--live", "--json").stdout)
     assert report["live"]["text"] == "Answer with the one word: ready"
     assert report["live"]["total_ms"] >= report["live"]["first_piece_ms"] > 0
-    assert run("doctor", "--live").returncode == 3
+    for variable in ("AMP_CLI_PATH", "CLAUDE_CLI_PATH", "CODEX_PATH", "GEMINI_CLI_PATH"):
+        monkeypatch.setenv(variable, str(tmp_path / "nowhere"))
+    reports = json.loads(run("doctor", "--live", "--json").stdout)
+    assert [report["provider"] for report in reports if "live" in report] == ["echo"]
+    shown = run("doctor", "--live")
+    assert shown.returncode == 0
+    assert "first piece after" in shown.stdout
 
 
 @pytest.mark.parametrize(

@@ -103,11 +103,6 @@ def test_misbehaviour_is_a_typed_error_and_the_lease_survives(
     body, code = BODIES[kind]
     with start(program(tmp_path, body)) as endpoint:
         descriptor = lease_of(endpoint, provider)
-        assert descriptor.metadata["cli"] == {
-            "path": str(tmp_path / "command-line"),
-            "version": "9.9.9",
-            "is_measured_version": False,
-        }
         for _ in range(2):
             failed = ask(descriptor)
             assert failed.json()["error"]["code"] == code, failed.text

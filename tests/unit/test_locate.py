@@ -15,6 +15,7 @@ PROVIDER = Provider(
     name="thing",
     title="Thing",
     capabilities=("streaming",),
+    example_model="any",
     command=lambda inputs: Command(argv=inputs.executable, env={}, cwd=inputs.workspace),
     connect=lambda _inputs: ClaudeConnection(),
     executable=Executable(
@@ -135,3 +136,15 @@ def test_versions_are_read(tmp_path: Path):
     """From whatever a command line prints around it; None when it cannot say."""
     assert locate.read_version(PROVIDER.executable, (str(program(tmp_path / "thing")),), {}) == "1.2.3-beta.4"
     assert locate.read_version(PROVIDER.executable, ("/no/such/program",), {}) is None
+
+
+def test_credentials_are_seen_by_name(tmp_path: Path):
+    """Every login that is there, in order; names of variables, paths of files, no values."""
+    assert locate.seen_credentials(PROVIDER, {"THING_URL": "x", "THING_KEY": ""}, tmp_path) == {}
+    credentials = tmp_path / ".thing" / "credentials"
+    credentials.parent.mkdir()
+    credentials.write_text("secret")
+    seen = locate.seen_credentials(PROVIDER, {"THING_TOKEN": "secret"}, tmp_path)
+    assert seen == {"key": ("THING_TOKEN",), "user": (str(credentials),)}
+    elsewhere = locate.seen_credentials(PROVIDER, {"THING_HOME": str(credentials.parent)}, tmp_path / "no")
+    assert elsewhere == {"user": (str(credentials),)}

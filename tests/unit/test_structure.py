@@ -93,7 +93,7 @@ def test_a_provider_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "fifth.py").write_text(
         "from shared.claude_wire import ClaudeConnection\n"
         "from shared.provider import Command, Executable, Provider\n"
-        "PROVIDER = Provider(name='fifth', title='Fifth', capabilities=('streaming',),\n"
+        "PROVIDER = Provider(name='fifth', title='Fifth', example_model='any', capabilities=('streaming',),\n"
         "    executable=Executable(variable='FIFTH_PATH', names=('fifth',)),\n"
         "    command=lambda inputs: Command(argv=inputs.executable, env={}, cwd=inputs.workspace),\n"
         "    connect=lambda inputs: ClaudeConnection())\n"

@@ -16,6 +16,7 @@ import json
 
 from shared.provider import Command, CommandInputs, Executable, Login, Provider
 from shared.providers.amp.connection import AmpConnection
+from shared.versions import VersionRange
 
 DEFAULT_MODE = "default"
 MODES = ("low", "medium", "high", "ultra")
@@ -99,7 +100,8 @@ PROVIDER = Provider(
         "TZ",
     ),
     home_per_process=True,
-    measured_version="0.0.1790142911-g7618fb",
+    example_model="low",
+    supported_versions=VersionRange("0.0.1790142911-g7618fb", "0.0.1790142911-g7618fb"),
     streams_whole_messages=True,
     models=(DEFAULT_MODE, *MODES),
     command=_command,

@@ -25,6 +25,7 @@ from shared.provider import (
     UserSettings,
 )
 from shared.providers.codex.connection import CodexConnection
+from shared.versions import VersionRange
 
 API_KEY = "api_key"
 KEY_VARIABLES = ("CODEX_API_KEY", "OPENAI_API_KEY")
@@ -193,7 +194,8 @@ PROVIDER = Provider(
     preparation=Preparation(
         name="models-without-tools.json", argv=("debug", "models", "--bundled"), convert=without_tools
     ),
-    measured_version="0.169.0",
+    example_model="gpt-6-luna",
+    supported_versions=VersionRange("0.169.0", "0.169.0"),
     command=_command,
     connect=lambda _inputs: CodexConnection(),
 )

@@ -16,6 +16,7 @@ import json
 
 from shared.provider import Command, CommandInputs, Executable, Login, Provider
 from shared.providers.gemini.connection import GeminiConnection
+from shared.versions import VersionRange
 
 AUTH_TYPES = {"vertex": "vertex-ai", "api_key": "gemini-api-key", "user": "oauth-personal"}
 """Our names of the logins to gemini's."""
@@ -141,7 +142,8 @@ PROVIDER = Provider(
         "TZ",
     ),
     home_per_process=True,
-    measured_version="0.61.0",
+    example_model="gemini-2.5-flash",
+    supported_versions=VersionRange("0.61.0", "0.61.0"),
     command=_command,
     connect=lambda inputs: GeminiConnection(inputs.workspace),
 )

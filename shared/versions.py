@@ -1,0 +1,32 @@
+"""Versions of command lines: which of them a provider's file was measured with. Pure."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+NUMBERS = re.compile(r"\d+(?:\.\d+)*")
+
+
+class VersionRange(msgspec.Struct, frozen=True):
+    """From ``oldest`` to ``newest``, both of which are recorded in ``tests/transcripts``; the two may be the same.
+
+    Only the numbers count: what follows them is a build's name, or says that it comes before its release.
+    """
+
+    oldest: str
+    newest: str
+
+    def __str__(self) -> str:
+        """As people write it."""
+        return self.oldest if self.oldest == self.newest else f"{self.oldest}..{self.newest}"
+
+    def covers(self, version: str | None) -> bool:
+        """Whether that version lies in the range; one that is not known does not."""
+        return version is not None and _numbers(self.oldest) <= _numbers(version) <= _numbers(self.newest)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    found = NUMBERS.match(version)
+    return tuple(map(int, found[0].split("."))) if found else ()
