@@ -17,6 +17,7 @@ import falcon
 import msgspec
 from falcon.asgi import App, Request, Response
 
+from shared import logs
 from shared.errors import EndpointError, RequestError, WorkerError
 
 LINGER_S = 2.0
@@ -70,20 +71,20 @@ class RequestLog:
         given = req.get_header("x-request-id") or ""
         req.context.request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
         req.context.started_at = time.monotonic()
+        logs.begin(request_id=req.context.request_id)
         resp.set_header("x-request-id", req.context.request_id)
 
     async def process_response(
         self, req: Request, resp: Response, resource: object, req_succeeded: bool
     ) -> None:
-        """Read what is left of the body; log one line: id, method, path, status, milliseconds until the response.
+        """Read what is left of the body; log one line: method, path, status, milliseconds until the response.
 
         Never a body or header.
         """
         await _discard_rest(req)
         elapsed_ms = (time.monotonic() - req.context.started_at) * 1000
-        self._logger.info(
-            "%s %s %r %s %.1fms", req.context.request_id, req.method, req.path, resp.status_code, elapsed_ms
-        )
+        answer = {"method": req.method, "path": req.path, "status": resp.status_code}
+        self._logger.info("answered", extra={**answer, "elapsed_ms": round(elapsed_ms, 1)})
 
 
 def new_app(logger: logging.Logger, *middleware: object) -> FalconApp:
@@ -104,7 +105,7 @@ def _install_error_handlers(app: FalconApp, logger: logging.Logger) -> None:
             resp.set_headers(error.headers or {})
 
     async def on_exception(req: Request, resp: Response, error: Exception, _: Any) -> None:
-        logger.error("%s failed", getattr(req.context, "request_id", "request"), exc_info=error)
+        logger.error("cannot answer %s %s", req.method, req.path, exc_info=error)
         _send_error(resp, WorkerError("internal_error", "cannot answer: an internal error was logged"))
 
     app.add_error_handler(Exception, on_exception)

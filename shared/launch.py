@@ -13,6 +13,7 @@ from __future__ import annotations
 import msgspec
 
 from shared.contracts import Budget
+from shared.logs import LogSettings
 
 MAX_MESSAGE_BYTES = 64 * 1024
 LAUNCH_FDS = ("listener", "variables", "scoreboard")
@@ -77,6 +78,9 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """From SIGTERM to the end of turns that are still running."""
     namespaces: bool
     """Whether a PID namespace is to be used where the kernel allows it."""
+    log: LogSettings = LogSettings()
+    request_id: str | None = None
+    """Of the request that asked for the lease, for the log."""
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch"):

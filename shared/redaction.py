@@ -8,6 +8,7 @@ recognised. Every pattern takes linear time.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import re
@@ -56,18 +57,27 @@ _IDENTIFIER = re.compile(
     r"|(?:lease|endpoint|req|turn|chatcmpl)[_-](?:[0-9A-Z]{26}|[0-9a-f]{32})\b"
 )
 """UUIDs and names that this product gives; they open nothing, and logs are read by them."""
-_SECRET_NAME = re.compile(r"KEY|TOKEN|SECRET|PASSW|PASSPHRASE|HEADER|COOKIE", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"(?:\b|_)(?:\w*?API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|HEADER|COOKIE)S?(?:_|\b)",
+    re.IGNORECASE,
+)
 
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     """``text`` with the ``secrets`` and everything that looks like one replaced by ``[redacted]``."""
-    forms = {form for secret in secrets if len(secret) >= MIN_SECRET_CHARS for form in _written_forms(secret)}
-    for form in sorted(forms, key=len, reverse=True):
-        text = text.replace(form, MASK)
+    text = without_known(text, secrets)
     for pattern in _PATTERNS:
         text = pattern.sub(_keep_name, text)
     text = _PREFIXED.sub(MASK, text)
     return _RUN.sub(_without_random, text)
+
+
+def without_known(text: str, secrets: Iterable[str]) -> str:
+    """``text`` with only the ``secrets`` replaced: for identifiers that may look random."""
+    forms = {form for secret in secrets if len(secret) >= MIN_SECRET_CHARS for form in _written_forms(secret)}
+    for form in sorted(forms, key=len, reverse=True):
+        text = text.replace(form, MASK)
+    return text
 
 
 def secret_values(variables: Mapping[str, str]) -> tuple[str, ...]:
@@ -75,14 +85,11 @@ def secret_values(variables: Mapping[str, str]) -> tuple[str, ...]:
     return tuple(value for name, value in variables.items() if value and _SECRET_NAME.search(name))
 
 
-def _written_forms(secret: str) -> set[str]:
+@functools.lru_cache(maxsize=64)
+def _written_forms(secret: str) -> frozenset[str]:
     """As it is, and as JSON and URLs write it."""
-    return {
-        secret,
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        urllib.parse.quote(secret),
-    }
+    spellings = (json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1])
+    return frozenset((secret, *spellings, urllib.parse.quote(secret)))
 
 
 def _keep_name(found: re.Match[str]) -> str:

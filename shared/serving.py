@@ -5,9 +5,21 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from gunicorn.glogging import Logger
+
 KEEPALIVE_S = 75
 """An idle connection is closed after this. Clients give theirs up sooner (httpx, and so openai, after 5 s): were it
 the other way round, as with gunicorn's 2 s, a request could meet a connection that is just being closed."""
+
+
+class GunicornLog(Logger):  # type: ignore[misc]
+    """gunicorn's log, in the same lines as everything else."""
+
+    def setup(self, cfg: Any) -> None:
+        """Its level from gunicorn's settings; its lines to the process's own handlers."""
+        super().setup(cfg)
+        self.error_log.handlers.clear()
+        self.error_log.propagate = True
 
 
 def common_settings() -> dict[str, Any]:
@@ -27,5 +39,6 @@ def common_settings() -> dict[str, Any]:
         "forwarded_allow_ips": "",
         "user": os.geteuid(),
         "group": os.getegid(),
+        "logger_class": GunicornLog,
         "loglevel": "warning",
     }

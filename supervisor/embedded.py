@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Self
 
 from shared.errors import WorkerError
+from shared.logs import message_of
 from supervisor.client import SupervisorClient
 from supervisor.settings import DEFAULT_HOST
 from supervisor.statefolder import StateFolder
@@ -93,5 +94,5 @@ class InferenceEndpoint(SupervisorClient):
     def _log_tail(self) -> str:
         with contextlib.suppress(OSError):
             lines = (self.home / LOG_NAME).read_text(errors="replace").strip().splitlines()
-            return lines[-1] if lines else "it printed nothing"
+            return message_of(lines[-1]) if lines else "it printed nothing"
         return "it left no log"

@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from shared import processes, scoreboard, tokens
+import msgspec
+
+from shared import logs, processes, scoreboard, tokens
 from shared.contracts import Budget
 from shared.errors import RequestError
 from shared.launch import LaunchSpec
@@ -104,6 +106,8 @@ def launch_spec(
         limits=settings.limits,
         drain_s=settings.drain_s,
         namespaces=settings.namespaces,
+        log=msgspec.structs.replace(settings.log, max_bytes=settings.lease_log_bytes),
+        request_id=logs.bound("request_id"),
     )
 
 

@@ -11,7 +11,9 @@ import contextlib
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from shared import logs
 from shared.errors import WorkerError
+from shared.logs import message_of
 from supervisor.table import LeaseRecord
 
 EXPECTED_STATUS = b"200"
@@ -33,10 +35,12 @@ async def until_ready(record: LeaseRecord, token: str, timeout_s: float) -> None
 
 async def _status(record: LeaseRecord, token: str) -> bytes:
     url = urlsplit(record.base_url.removesuffix("/v1") + "/health")
+    given = logs.bound("request_id")
+    request_id = f"x-request-id: {given}\r\n" if given else ""
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     try:
         writer.write(
-            f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {token}\r\n"
+            f"GET {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: Bearer {token}\r\n{request_id}"
             "Connection: close\r\n\r\n".encode()
         )
         fields = (await reader.readline()).split()
@@ -56,4 +60,4 @@ def _log_tail(record: LeaseRecord) -> str:
         lines = (Path(record.lease_dir) / "worker.log").read_text(errors="replace").strip().splitlines()
     except OSError:
         return "no worker log"
-    return lines[-1] if lines else "empty worker log"
+    return message_of(lines[-1]) if lines else "empty worker log"

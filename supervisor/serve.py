@@ -14,10 +14,11 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from shared import isolation
+from shared import isolation, logs
 from shared.errors import RequestError, WorkerError
 from shared.http import FalconApp
 from shared.loopback import is_loopback_address
+from shared.redaction import secret_values
 from shared.serving import common_settings
 from supervisor.api import create_app
 from supervisor.commandlines import CommandLines
@@ -36,9 +37,9 @@ def serve(settings: Settings, listener: socket.socket, *, until_stdin_closes: bo
     """Serve until SIGTERM or SIGINT; does not return. Raises WorkerError ``already_running`` at once."""
     folder = StateFolder(settings.home)
     lock = folder.lock()
-    logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logs.configure(settings.log, secrets=(folder.admin_token(), *secret_values(os.environ)))
+    if settings.log.content:
+        _log.warning("prompts and answers are written to the leases' logs (--log-content)")
     host, port = listener.getsockname()[:2]
     address = Address(url=f"http://{f'[{host}]' if ':' in host else host}:{port}", pid=os.getpid())
     try:

@@ -10,6 +10,7 @@ import msgspec
 
 from shared.errors import RequestError
 from shared.launch import TurnLimits
+from shared.logs import LogSettings
 
 HOME_VARIABLE = "ASM_ENDPOINT_HOME"
 DEFAULT_HOST = "127.0.0.1"
@@ -40,6 +41,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     monitor_period_s: float = 1.0
     heartbeat_max_age_s: float = 5.0
     """An older heartbeat makes a lease degraded."""
+    log: LogSettings = LogSettings()
+    lease_log_bytes: int = 1024 * 1024
+    """Bound of each lease's worker.log; the older half gives way."""
 
 
 MAX_NUMBER = 1e9

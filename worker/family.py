@@ -9,17 +9,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import select
 import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from shared import isolation, locate, provider
+from shared import isolation, locate, logs, provider
 from shared.launch import LAUNCH_FDS, LaunchSpec
 from shared.provider import CommandInputs
+from shared.redaction import secret_values
 from shared.scoreboard import Scoreboard
 from worker.capacity import Capacity
 from worker.pool import Pool
@@ -53,14 +52,20 @@ def run(rehearsed: Rehearsed, spec: LaunchSpec, fds: list[int], lifeline: int, h
     os.chdir(Path(spec.lease_dir) / "workspace")
     kill_strays = _kill_namespace if has_namespace else kill_descendants
     before_exec = None if has_namespace else isolation.die_with_parent
-    rehearsed.lease.begin(spec, _new_session(spec, before_exec))
+    variables = json.loads(os.pread(VARIABLES_FD, MAX_VARIABLES_BYTES, 0))
+    fields = {"lease_ref": spec.lease_ref, "provider": spec.provider}
+    logs.configure(spec.log, fields=fields, secrets=secret_values(variables))
+    if spec.request_id:
+        logs.begin(request_id=spec.request_id)
+    rehearsed.lease.begin(spec, _new_session(spec, variables, before_exec))
     rehearsed.server.serve(spec, LISTENER_FD, kill_strays)
 
 
-def _new_session(spec: LaunchSpec, before_exec: Callable[[], None] | None) -> Session:
+def _new_session(
+    spec: LaunchSpec, variables: dict[str, str], before_exec: Callable[[], None] | None
+) -> Session:
     """The lease's session; it is used by gunicorn's worker process, and made anew by the fork when that dies."""
     chosen = provider.load(spec.provider)
-    variables = json.loads(os.pread(VARIABLES_FD, MAX_VARIABLES_BYTES, 0))
     inputs = CommandInputs(
         executable=spec.executable,
         model=spec.model,
@@ -100,18 +105,12 @@ def _keep_only(fds: list[int]) -> None:
 
 def _open_log(path: Path) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(null)
     os.close(log)
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        force=True,
-    )
 
 
 def _kill_namespace() -> None:

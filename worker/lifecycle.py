@@ -54,7 +54,7 @@ class Lifecycle:
             await asyncio.sleep(DRAIN_POLL_S)
         await self._lease.session.close()
         await asyncio.sleep(FLUSH_S)
-        _log.info("lease %s ended", self._lease.spec.lease_ref)
+        _log.info("worker process ended")
         logging.shutdown()
         os._exit(0)
 

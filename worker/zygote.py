@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import logging
 import os
 import selectors
 import signal
@@ -22,19 +23,23 @@ import socket
 import struct
 import sys
 import time
-import traceback
 from typing import NoReturn
 
 import msgspec
 
-from shared import isolation, launch
+from shared import isolation, launch, logs
 from shared.launch import Exited, Launch, Launched, LaunchFailed, LaunchSpec, Ready, Stop
 from worker import family
 from worker.forking import Way, find_way, fork_leader
 from worker.rehearsal import Rehearsed, rehearse
 
+LOG_BYTES = 1024 * 1024
+"""Bound of zygote.log; the older half gives way."""
 STRAY_WAIT_S = 5.0
 """How long the end waits for killed families to be reaped."""
+
+
+_log = logging.getLogger("asm_endpoint.zygote")
 
 
 class Family(msgspec.Struct, kw_only=True):
@@ -202,7 +207,7 @@ def _become_family(
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else 1
     except BaseException:
-        traceback.print_exc()
+        _log.exception("cannot go on")
     finally:
         sys.stderr.flush()
         os._exit(status & 0xFF)
@@ -217,6 +222,7 @@ def _peer_uid(connection: socket.socket) -> int:
 def main(listener_fd: int) -> None:
     """Preload, accept the supervisor, serve."""
     rehearsed = rehearse()
+    logs.configure(logs.LogSettings(max_bytes=LOG_BYTES))
     listener = socket.socket(fileno=listener_fd)
     connection, _ = listener.accept()
     listener.close()

@@ -5,8 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import socket
+import sys
+import typing
 
+from shared import logs
 from shared.errors import WorkerError
+from supervisor import console
 from supervisor.commands.options import Parsers, add_home, add_parser
 
 MAX_PORT = 65_535
@@ -39,6 +43,22 @@ def add_parsers(parsers: Parsers) -> None:
         help="change a limit, e.g. first_output_s=60 (repeatable; an unknown name lists all of them)",
     )
     parser.add_argument(
+        "--log-format",
+        choices=typing.get_args(logs.Format),
+        help="form of log lines (default: console on a terminal, otherwise json)",
+    )
+    parser.add_argument(
+        "--log-level",
+        choices=typing.get_args(logs.Level),
+        default="info",
+        help="log nothing below this level (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--log-content",
+        action="store_true",
+        help="log prompts and answers too; never secrets (default: neither)",
+    )
+    parser.add_argument(
         "--fd", type=int, metavar="N", help="serve on this inherited listening socket instead"
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does")
@@ -53,8 +73,14 @@ def serve(options: argparse.Namespace) -> int:
 
     home = options.home or state_home(os.environ)
     modes = tuple(options.management_modes or DEFAULT_MANAGEMENT_MODES)
+    log = logs.LogSettings(
+        format=options.log_format or ("console" if console.is_terminal(sys.stderr) else "json"),
+        level=options.log_level,
+        content=options.log_content,
+    )
     settings = changed(
-        Settings(home=home, namespaces=not options.no_namespaces, management_modes=modes), options.assignments
+        Settings(home=home, namespaces=not options.no_namespaces, management_modes=modes, log=log),
+        options.assignments,
     )
     listener = bind(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
     us = os.getpid()

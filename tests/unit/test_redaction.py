@@ -112,11 +112,14 @@ def test_only_variables_with_telling_names_are_secret():
     variables = {
         "ANTHROPIC_API_KEY": "k",
         "X_AUTH_TOKEN": "t",
+        "OPENAI_API_KEY_2": "k2",
+        "MYAPIKEY": "k3",
         "PATH": "/bin",
+        "GNOME_KEYRING": "g",
         "BASE_URL": "u",
         "EMPTY_KEY": "",
     }
-    assert set(secret_values(variables)) == {"k", "t"}
+    assert set(secret_values(variables)) == {"k", "t", "k2", "k3"}
 
 
 @pytest.mark.parametrize(
