@@ -48,18 +48,23 @@ SLOTS = (
     "heartbeat_ns",
     "last_active_ns",
     "budget_exhausted_ns",
+    "booted_ns",
+    "login_refused_ns",
     "in_flight",
     "queued",
     "standbys",
     "standby_rss_bytes",
     "pending_tokens",
     "boots",
+    "provider_failures",
+    "standby_failures",
     *Totals.__struct_fields__,
 )
 """``*_ns`` are CLOCK_MONOTONIC nanoseconds, the same clock in every process of a machine.
 
 ``budget_exhausted_ns`` is when the budget was used up and the last turn over; 0 before that. ``pending_tokens`` are
-those of running turns, counted or estimated.
+those of running turns, counted or estimated. ``booted_ns`` is when the present worker process began.
+``login_refused_ns``, ``provider_failures`` and ``standby_failures`` tell of failures in a row; a success makes them 0.
 """
 _INDEX = {name: index for index, name in enumerate(SLOTS)}
 _BYTES = mmap.PAGESIZE

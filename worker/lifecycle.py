@@ -36,6 +36,7 @@ class Lifecycle:
         loop.add_signal_handler(signal.SIGTERM, self._begin_end)
         loop.call_later(self._lease.session.limits.standby_delay_s, self._lease.session.pool.refill)
         self._lease.session.capacity.publish()
+        self._lease.session.capacity.board["booted_ns"] = time.monotonic_ns()
         self._lease.session.capacity.board.add("boots")
         self._tasks.append(loop.create_task(self._beat()))
 

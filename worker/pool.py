@@ -30,6 +30,8 @@ class Pool:
         self._serving: set[CliProcess] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.on_standby_failed: Callable[[], None] = _do_nothing
+        """Called when a standby did not start, or has ended before it was used."""
 
     @property
     def standbys(self) -> int:
@@ -67,6 +69,7 @@ class Pool:
                 self._standbys.append(self._start())
             except EndpointError as error:
                 _log.warning("no standby: %s", error)
+                self.on_standby_failed()
                 return
 
     async def close(self) -> None:
@@ -99,6 +102,8 @@ class Pool:
     def _drop_spent(self) -> None:
         """Stop what serves nobody and can serve nobody any more, dead or alive."""
         for process in [process for process in self._idle() if not process.has_room]:
+            if process.turns_served == 0:
+                self.on_standby_failed()
             self._forget(process)
 
     def _forget(self, process: CliProcess) -> None:
@@ -116,3 +121,7 @@ class Pool:
         self._stopping.discard(task)
         if not task.cancelled() and (error := task.exception()):
             _log.error("%s", error)
+
+
+def _do_nothing() -> None:
+    """Nobody asked to be told."""

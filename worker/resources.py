@@ -8,7 +8,7 @@ from typing import Any
 import falcon
 from falcon.asgi import Request, Response
 
-from shared import http, openai, provider
+from shared import health, http, openai, provider
 from shared.errors import RequestError
 from worker.completion import CompletionRequest, read_request
 from worker.lease import ServedLease
@@ -19,25 +19,30 @@ MAX_BODY_BYTES = 1024 * 1024
 
 
 class Health:
-    """``GET health``: what this worker is and how busy it is."""
+    """``GET health``: what this worker is, how it is, and how busy."""
 
     def __init__(self, lease: ServedLease) -> None:
         self._lease = lease
 
     async def on_get(self, req: Request, resp: Response, lease_ref: str) -> None:
-        """200 while the worker serves."""
+        """200 while the worker serves, well or badly."""
         spec, session = self._lease.spec, self._lease.session
+        cli = provider.describe_cli(provider.load(spec.provider), spec.executable[-1], spec.cli_version)
+        found = health.health(
+            health.worker_reasons(
+                session.capacity.board, time.monotonic_ns(), is_supported_version=cli["is_supported"]
+            )
+        )
         http.send_json(
             resp,
             {
-                "status": "ok",
+                "status": found.status,
+                "reasons": found.reasons,
                 "endpoint_id": spec.endpoint_id,
                 "lease_ref": spec.lease_ref,
                 "provider": spec.provider,
                 "model": spec.model,
-                "cli": provider.describe_cli(
-                    provider.load(spec.provider), spec.executable[-1], spec.cli_version
-                ),
+                "cli": cli,
                 "load": session.capacity.board.counts()
                 | {
                     "standbys": session.pool.standbys,

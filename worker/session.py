@@ -29,6 +29,7 @@ from worker.inputs import private_inputs
 from worker.pool import Pool
 from worker.runner import Turn
 from worker.starter import Starter
+from worker.trouble import Trouble
 
 DEFAULT_CONCURRENCY = 4
 DEFAULT_QUEUE_LIMIT = 16
@@ -41,6 +42,8 @@ class Session:
         self.pool = pool
         self.limits = limits
         self.capacity = capacity
+        self.trouble = Trouble(capacity.board)
+        pool.on_standby_failed = self.trouble.standby_failed
 
     async def close(self) -> None:
         """Stop every process of the session."""
@@ -90,7 +93,7 @@ class TurnStream:
 
     async def _run(self, heartbeat_s: float | None) -> AsyncIterator[list[Shown]]:
         session = self._session
-        async with session.capacity.place(session.limits.queue_s):
+        async with session.capacity.place(session.limits.queue_s), session.trouble.of_turn():
             process = session.pool.checkout()
             turn = process.start_turn(self._prompt, self._request_id)
             asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.pool.refill)
