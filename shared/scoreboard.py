@@ -6,6 +6,7 @@ is one aligned 64-bit integer with a single writer; readers may see two slots at
 
 from __future__ import annotations
 
+import bisect
 import mmap
 import os
 
@@ -44,6 +45,9 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """How many answers that sum is of."""
 
 
+TTFD_BUCKETS_MS = (50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000)
+"""Upper bounds by which times to the first delta are counted; what takes longer is counted last."""
+TTFD_SLOTS = tuple(f"ttfd_bucket_{index}" for index in range(len(TTFD_BUCKETS_MS) + 1))
 SLOTS = (
     "heartbeat_ns",
     "last_active_ns",
@@ -58,6 +62,7 @@ SLOTS = (
     "boots",
     "provider_failures",
     "standby_failures",
+    *TTFD_SLOTS,
     *Totals.__struct_fields__,
 )
 """``*_ns`` are CLOCK_MONOTONIC nanoseconds, the same clock in every process of a machine.
@@ -93,9 +98,19 @@ class Scoreboard:
         """Add to a slot; only the slot's one writer may."""
         self._slots[_INDEX[name]] += amount
 
+    def add_ttfd(self, milliseconds: int) -> None:
+        """Count one time to the first delta."""
+        self.add("ttfd_ms_sum", milliseconds)
+        self.add("ttfd_count")
+        self.add(TTFD_SLOTS[bisect.bisect_left(TTFD_BUCKETS_MS, milliseconds)])
+
+    def ttfd_counts(self) -> tuple[int, ...]:
+        """How many times to the first delta are in each bucket."""
+        return tuple(self[name] for name in TTFD_SLOTS)
+
     def counts(self) -> dict[str, int]:
-        """All slots but the clocks, by name."""
-        return {name: self[name] for name in SLOTS if not name.endswith("_ns")}
+        """All slots but clocks and buckets, by name."""
+        return {name: self[name] for name in SLOTS if not name.endswith("_ns") and name not in TTFD_SLOTS}
 
     def totals(self) -> Totals:
         """What the lease has used so far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from shared import scoreboard
-from shared.scoreboard import SLOTS, Scoreboard, Totals
+from shared.scoreboard import SLOTS, TTFD_BUCKETS_MS, TTFD_SLOTS, Scoreboard, Totals
 
 
 def test_two_views_of_one_descriptor_see_the_same():
@@ -34,4 +34,16 @@ def test_the_totals_are_slots_of_their_names():
 def test_clocks_are_not_counts():
     """Lists and health show counts only."""
     counts = scoreboard.local().counts()
-    assert set(SLOTS) - set(counts) == {name for name in SLOTS if name.endswith("_ns")}
+    hidden = {name for name in SLOTS if name.endswith("_ns")} | set(TTFD_SLOTS)
+    assert set(SLOTS) - set(counts) == hidden
+
+
+def test_times_to_the_first_delta_are_counted_by_bucket():
+    """A time that is a bound belongs below it; what is longer than all of them comes last."""
+    board = scoreboard.local()
+    for milliseconds in (0, TTFD_BUCKETS_MS[0], TTFD_BUCKETS_MS[0] + 1, TTFD_BUCKETS_MS[-1], 10**9):
+        board.add_ttfd(milliseconds)
+    counts = board.ttfd_counts()
+    assert (counts[0], counts[1], counts[-2], counts[-1]) == (2, 1, 1, 1)
+    assert sum(counts) == board["ttfd_count"] == 5
+    assert board["ttfd_ms_sum"] == 2 * TTFD_BUCKETS_MS[0] + 1 + TTFD_BUCKETS_MS[-1] + 10**9

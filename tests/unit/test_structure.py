@@ -15,7 +15,7 @@ from shared import extensions, provider, providers
 ROOT = Path(__file__).parents[2]
 FORBIDDEN = {"shared": {"supervisor", "worker"}, "worker": {"supervisor"}, "supervisor": {"worker"}}
 TIMEOUT_S = 60
-HEAVY = ("httpx", "openai", "psutil", "pytest", "ssl.match_hostname")
+HEAVY = ("httpx", "openai", "prometheus_client", "psutil", "pytest", "ssl.match_hostname")
 
 
 def sources(package: str) -> Iterator[tuple[Path, ast.Module]]:
