@@ -6,7 +6,8 @@
     ├── RequestError               the caller's fault: nothing was started or lost
     │   └── Incompatible           the compatibility decision said no; carries the result (supervisor.errors)
     ├── WorkerError                our side's fault: supervisor, zygote or worker family
-    │   └── SurvivorsError         a family could not be killed; carries the proof (supervisor.errors)
+    │   ├── SurvivorsError         a family could not be killed; carries the proof (supervisor.errors)
+    │   └── ReleasesFailed         the same of several leases; carries each outcome (supervisor.errors)
     └── ProviderError              the command line or the model service behind it
 
 A class exists only where a caller branches on it; everything finer is the ``code``. The codes, with their
@@ -50,6 +51,8 @@ REQUEST_KINDS: dict[str, Kind] = {
     "context_length_exceeded": Kind(400, _INVALID),
     "misdirected_host": Kind(421, _INVALID),
     "unauthorized": Kind(401, "authentication_error"),
+    "not_permitted": Kind(403, "permission_error"),
+    "name_taken": Kind(409, _INVALID),
     "not_found": Kind(404, "not_found_error"),
     "method_not_allowed": Kind(405, _INVALID),
     "request_too_large": Kind(413, _INVALID),
@@ -58,6 +61,7 @@ REQUEST_KINDS: dict[str, Kind] = {
 
 WORKER_KINDS: dict[str, Kind] = {
     "at_capacity": Kind(429, "rate_limit_error"),
+    "memory_pressure": Kind(503, _SERVER),
     "budget_exhausted": Kind(429, "insufficient_quota"),
     "internal_error": Kind(500, _SERVER),
     "boot_failed": Kind(503, _SERVER),

@@ -74,6 +74,11 @@ def family(
     return found
 
 
+def available_memory_bytes() -> int:
+    """Memory of the machine that can be had without swapping."""
+    return int(psutil.virtual_memory().available)
+
+
 def identify(pid: int) -> ProcessId | None:
     """The identity of a running process, None when there is none of that pid."""
     try:

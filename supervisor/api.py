@@ -1,13 +1,14 @@
 """The supervisor's HTTP surface, thin over the service.
 
-Only loopback Hosts are served, and all routes but ``/healthz`` need the admin token.
+Only loopback Hosts are served, and all routes but ``/healthz`` need a token: the admin's, or where a resource says so
+that of any identity.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
 import logging
-from typing import Any
+from typing import Any, ClassVar
 
 import falcon
 import msgspec
@@ -17,8 +18,11 @@ from shared import http, tokens
 from shared.contracts import parse_consumer_manifest, parse_context, parse_lease_options, parse_request
 from shared.errors import RequestError
 from shared.loopback import is_loopback_host
+from shared.reading import parse
 from supervisor import metrics, openapi
-from supervisor.caller import ADMIN
+from supervisor.caller import Caller, unauthorized
+from supervisor.identities import Identities
+from supervisor.selection import Selection
 from supervisor.service import Service
 
 MAX_BODY_BYTES = 1024 * 1024
@@ -27,28 +31,36 @@ MAX_IDEMPOTENCY_KEY_CHARS = 256
 _log = logging.getLogger("asm_endpoint.api")
 
 
-class Admission:
+class Authentication:
     """Falcon middleware: loopback Host, and who asks, as ``req.context.caller``."""
 
-    def __init__(self, admin_token_sha256: str) -> None:
-        self._admin_token_sha256 = admin_token_sha256
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Raises RequestError ``misdirected_host`` or ``unauthorized``."""
+        """Say who asks. Raises RequestError ``misdirected_host`` or ``unauthorized``."""
         if not is_loopback_host(req.get_header("host")):
             raise RequestError(
                 "misdirected_host", "cannot serve this Host: only loopback names are served here"
             )
-        token = tokens.bearer_token(req.get_header("authorization"))
-        if req.path not in OPEN_PATHS and not (token and tokens.matches(token, self._admin_token_sha256)):
-            raise RequestError(
-                "unauthorized", "unauthorized: the admin token is in the state folder's admin.token"
-            )
-        req.context.caller = ADMIN
+        caller = self._identities.caller(tokens.bearer_token(req.get_header("authorization")))
+        if caller is None and req.path not in OPEN_PATHS:
+            raise unauthorized()
+        req.context.caller = caller
+
+    async def process_resource(
+        self, req: Request, resp: Response, resource: object, params: dict[str, Any]
+    ) -> None:
+        """Keep all but the admin from what is not for everybody. Raises RequestError ``not_permitted``."""
+        caller: Caller | None = req.context.caller
+        if caller and not caller.is_admin and not getattr(resource, "IS_FOR_EVERY_CALLER", False):
+            raise RequestError("not_permitted", "cannot do this with an API token: the admin's is needed")
 
 
 class Resource:
-    """A route over the service."""
+    """A route over the service; the admin's alone unless it says otherwise."""
+
+    IS_FOR_EVERY_CALLER: ClassVar[bool] = False
 
     def __init__(self, service: Service) -> None:
         self._service = service
@@ -56,6 +68,8 @@ class Resource:
 
 class Healthz(Resource):
     """``GET /healthz``."""
+
+    IS_FOR_EVERY_CALLER = True
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """200 while leases can be made, 503 otherwise."""
@@ -70,11 +84,13 @@ class Metrics(Resource):
     async def on_get(self, req: Request, resp: Response) -> None:
         """Prometheus' text format."""
         resp.content_type = metrics.CONTENT_TYPE
-        resp.text = metrics.render(self._service.show_all(req.context.caller))
+        resp.text = metrics.render(self._service.show_all(Selection(caller=req.context.caller)))
 
 
 class OpenApi:
     """``GET /openapi.json``."""
+
+    IS_FOR_EVERY_CALLER = True
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """This API, described."""
@@ -84,6 +100,8 @@ class OpenApi:
 class Manifest(Resource):
     """``GET /v1/consumer-manifest``."""
 
+    IS_FOR_EVERY_CALLER = True
+
     async def on_get(self, req: Request, resp: Response) -> None:
         """The manifest of a consumer that fits."""
         http.send_json(resp, self._service.consumer_manifest())
@@ -92,13 +110,17 @@ class Manifest(Resource):
 class Providers(Resource):
     """``GET /v1/providers``."""
 
+    IS_FOR_EVERY_CALLER = True
+
     async def on_get(self, req: Request, resp: Response) -> None:
         """Publications, and what is installed."""
         http.send_json(resp, {"providers": await self._service.providers()})
 
 
 class Endpoints(Resource):
-    """``/v1/endpoints``: ensure and list."""
+    """``/v1/endpoints``: ensure, list, and release many at once."""
+
+    IS_FOR_EVERY_CALLER = True
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """201 with descriptor and compatibility; 409 with the compatibility when it is no."""
@@ -117,12 +139,21 @@ class Endpoints(Resource):
         http.send_json(resp, ensured, falcon.HTTP_201)
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Every lease."""
-        http.send_json(resp, {"endpoints": self._service.show_all(req.context.caller)})
+        """Every lease that the caller may see, of a group or an owner where one is named."""
+        http.send_json(resp, {"endpoints": self._service.show_all(_selection(req))})
+
+    async def on_delete(self, req: Request, resp: Response) -> None:
+        """End those of a group or an owner at once; the answer holds every proof."""
+        selection = _selection(req)
+        if not selection.is_narrowed:
+            raise RequestError("invalid_request", "cannot release all leases: name a group or an owner")
+        http.send_json(resp, {"endpoints": await self._service.release_all(selection)})
 
 
 class Endpoint(Resource):
     """``/v1/endpoints/{lease_ref}``: show and release."""
+
+    IS_FOR_EVERY_CALLER = True
 
     async def on_get(self, req: Request, resp: Response, lease_ref: str) -> None:
         """One lease."""
@@ -143,6 +174,55 @@ class Endpoint(Resource):
         http.send_json(resp, self._service.renew(lease_ref, ttl_s, req.context.caller))
 
 
+class TokenResource(Resource):
+    """A route over the identities; the admin's alone."""
+
+    def __init__(self, service: Service, identities: Identities) -> None:
+        super().__init__(service)
+        self._identities = identities
+
+
+class Tokens(TokenResource):
+    """``/v1/tokens``: add and list."""
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """201 with the token, this once."""
+        wanted = parse(await _object(req), openapi.TokenBody, code="invalid_request", noun="token")
+        new = self._identities.add(wanted.name, wanted.limits, wanted.expires_in_s)
+        http.send_json(resp, new, falcon.HTTP_201)
+
+    async def on_get(self, req: Request, resp: Response) -> None:
+        """Every named token, never itself."""
+        http.send_json(resp, {"tokens": self._identities.views()})
+
+
+class Token(TokenResource):
+    """``/v1/tokens/{name}``: revoke and replace."""
+
+    async def on_delete(self, req: Request, resp: Response, name: str) -> None:
+        """Refuse it from now on; with ``?release=true`` end its leases too."""
+        _known_parameters(req, {"release"})
+        released = Selection(caller=req.context.caller, owner=name)
+        chosen = released if req.get_param_as_bool("release") else None
+        http.send_json(resp, {"revoked": True, "endpoints": await self._service.revoke(name, chosen)})
+
+    async def on_post_rotate(self, req: Request, resp: Response, name: str) -> None:
+        """A new one in its place, shown this once."""
+        http.send_json(resp, self._identities.rotate(name))
+
+
+def _selection(req: Request) -> Selection:
+    _known_parameters(req, {"group", "owner"})
+    return Selection(caller=req.context.caller, group=req.get_param("group"), owner=req.get_param("owner"))
+
+
+def _known_parameters(req: Request, known: set[str]) -> None:
+    """Raises RequestError ``invalid_request``: a filter that is misspelt or doubled must not become another one."""
+    for name, value in req.params.items():
+        if name not in known or not isinstance(value, str):
+            raise RequestError("invalid_request", f"cannot read query parameter {name[:64]!r}", param=name)
+
+
 async def _object(req: Request) -> dict[str, Any]:
     body = await http.read_json(req, MAX_BODY_BYTES)
     if not isinstance(body, dict):
@@ -159,9 +239,9 @@ def _idempotency_key(req: Request) -> str | None:
     return key
 
 
-def create_app(service: Service, admin_token: str, *lifespan: object) -> http.FalconApp:
+def create_app(service: Service, identities: Identities, *lifespan: object) -> http.FalconApp:
     """The application; ``lifespan`` are further Falcon middleware."""
-    app = http.new_app(_log, Admission(tokens.fingerprint(admin_token)), *lifespan)
+    app = http.new_app(_log, Authentication(identities), *lifespan)
     app.add_route("/healthz", Healthz(service))
     app.add_route("/metrics", Metrics(service))
     app.add_route("/openapi.json", OpenApi())
@@ -171,4 +251,8 @@ def create_app(service: Service, admin_token: str, *lifespan: object) -> http.Fa
     endpoint = Endpoint(service)
     app.add_route("/v1/endpoints/{lease_ref}", endpoint)
     app.add_route("/v1/endpoints/{lease_ref}/renew", endpoint, suffix="renew")
+    token = Token(service, identities)
+    app.add_route("/v1/tokens", Tokens(service, identities))
+    app.add_route("/v1/tokens/{name}", token)
+    app.add_route("/v1/tokens/{name}/rotate", token, suffix="rotate")
     return app

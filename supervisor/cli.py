@@ -18,10 +18,10 @@ from typing import Never
 
 from shared.errors import EndpointError, ProviderError, RequestError, WorkerError
 from supervisor import console
-from supervisor.commands import demo, doctor, extensions, leases, published, run, serve
+from supervisor.commands import demo, doctor, extensions, leases, published, run, serve, tokens
 
 DEBUG_VARIABLE = "ASM_ENDPOINT_DEBUG"
-GROUPS = (serve, demo, leases, run, published, extensions, doctor)
+GROUPS = (serve, demo, leases, run, tokens, published, extensions, doctor)
 
 
 class Exit(enum.IntEnum):

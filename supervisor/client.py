@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,12 +27,15 @@ from shared.contracts import (
 )
 from shared.errors import RequestError, WorkerError
 from shared.reading import parse
+from supervisor.caller import ADMIN_NAME, CallerLimits
 from supervisor.errors import from_envelope
 from supervisor.settings import state_home
 from supervisor.statefolder import StateFolder
-from supervisor.views import LeaseView, Released
+from supervisor.views import LeaseReleased, LeaseView, NewToken, Released, TokenView
 
 LEASE_REF = re.compile(r"[A-Za-z0-9_-]{1,128}")
+URL_VARIABLE = "ASM_ENDPOINT_URL"
+TOKEN_VARIABLE = "ASM_ENDPOINT_TOKEN"  # noqa: S105  # a variable's name
 TIMEOUT_S = 120.0
 """For one call; longer than any bound of the supervisor on one lease."""
 
@@ -41,20 +46,27 @@ class SupervisorClient:
     Every call raises the typed errors of :mod:`shared.errors`; ``supervisor_unavailable`` when nothing answers.
     """
 
-    def __init__(self, url: str, admin_token: str, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, url: str, token: str, *, timeout_s: float = TIMEOUT_S) -> None:
         self.url = url
         self._http = httpx.Client(
             base_url=url,
-            headers={"authorization": f"Bearer {admin_token}"},
+            headers=_authorization(token),
             timeout=timeout_s,
             trust_env=False,
         )
 
     @classmethod
     def from_home(cls, home: Path | None = None) -> SupervisorClient:
-        """The supervisor of a state folder (default: this user's). Raises WorkerError ``supervisor_unavailable``."""
+        """The supervisor of a state folder, as its admin.
+
+        Without ``home`` it is this user's; then $ASM_ENDPOINT_TOKEN, where it is set, is who asks, and with it
+        $ASM_ENDPOINT_URL is whom: who has a named token need not have the folder.
+        Raises WorkerError ``supervisor_unavailable``.
+        """
         folder = StateFolder(home or state_home(os.environ))
-        return cls(folder.require_address().url, folder.read_token())
+        token = os.environ.get(TOKEN_VARIABLE) if home is None else None
+        url = os.environ.get(URL_VARIABLE) if token else None
+        return cls(url or folder.require_address().url, token or folder.read_token())
 
     def __enter__(self) -> Self:
         return self
@@ -111,20 +123,65 @@ class SupervisorClient:
         """One lease. Raises RequestError ``not_found``."""
         return msgspec.convert(self._call("GET", _path(lease_ref)), LeaseView)
 
-    def endpoints(self) -> list[LeaseView]:
-        """Every lease the supervisor remembers."""
-        return msgspec.convert(self._call("GET", "/v1/endpoints")["endpoints"], list[LeaseView])
+    def endpoints(self, *, group: str | None = None, owner: str | None = None) -> list[LeaseView]:
+        """Every lease the supervisor remembers, and this caller may see."""
+        answer = self._call("GET", "/v1/endpoints", query={"group": group, "owner": owner})
+        return msgspec.convert(answer["endpoints"], list[LeaseView])
+
+    def release_endpoints(self, *, group: str | None = None, owner: str | None = None) -> list[LeaseReleased]:
+        """End the leases of a group, of an owner, or of both, at once. Raises RequestError or ReleasesFailed."""
+        answer = self._call("DELETE", "/v1/endpoints", query={"group": group, "owner": owner})
+        return msgspec.convert(answer["endpoints"], list[LeaseReleased])
+
+    def add_token(
+        self,
+        name: str,
+        *,
+        expires_in_s: float | None = None,
+        limits: CallerLimits | dict[str, Any] | None = None,
+    ) -> NewToken:
+        """A token for a new identity; only its admin may. Raises RequestError."""
+        body = {"name": name, "expires_in_s": expires_in_s, "limits": limits or {}}
+        return msgspec.convert(self._call("POST", "/v1/tokens", body), NewToken)
+
+    def tokens(self) -> list[TokenView]:
+        """Every named token, never itself; only the admin may ask."""
+        return msgspec.convert(self._call("GET", "/v1/tokens")["tokens"], list[TokenView])
+
+    def rotate_token(self, name: str) -> NewToken:
+        """A new token in place of the old one; this client goes on with its own. Raises RequestError ``not_found``."""
+        new = msgspec.convert(self._call("POST", f"{_token_path(name)}/rotate", {}), NewToken)
+        if name == ADMIN_NAME:
+            self._http.headers.update(_authorization(new.token))
+        return new
+
+    def revoke_token(self, name: str, *, release: bool = False) -> list[LeaseReleased]:
+        """Have a token refused from now on, and ``release`` its leases. Raises RequestError or ReleasesFailed."""
+        query = {"release": "true"} if release else {}
+        answer = self._call("DELETE", _token_path(name), query=query)
+        return msgspec.convert(answer["endpoints"], list[LeaseReleased])
 
     def providers(self) -> list[dict[str, Any]]:
         """Every provider: publication, and what is installed of it."""
         answer: list[dict[str, Any]] = self._call("GET", "/v1/providers")["providers"]
         return answer
 
-    def _call(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Any:
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: dict[str, str] | None = None,
+        query: Mapping[str, str | None] | None = None,
+    ) -> Any:
         content = None if body is None else msgspec.json.encode(body)
         try:
             answer = self._http.request(
-                method, path, content=content, headers={"content-type": "application/json", **(headers or {})}
+                method,
+                path,
+                content=content,
+                headers={"content-type": "application/json", **(headers or {})},
+                params={name: value for name, value in (query or {}).items() if value is not None},
             )
         except httpx.HTTPError as error:
             raise WorkerError(
@@ -150,3 +207,12 @@ def _path(lease_ref: str | EndpointDescriptor) -> str:
     if not LEASE_REF.fullmatch(ref):
         raise RequestError("not_found", f"cannot find lease {ref!r}")
     return f"/v1/endpoints/{ref}"
+
+
+def _token_path(name: str) -> str:
+    """The path of a token, whatever the name: one that no token can have is simply not found."""
+    return f"/v1/tokens/{urllib.parse.quote(name, safe='')}"
+
+
+def _authorization(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}

@@ -33,6 +33,15 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE INDEX leases_by_end ON leases (ended_at_s);
     """,
+    """
+    CREATE TABLE tokens (
+        name TEXT PRIMARY KEY,
+        token_sha256 TEXT NOT NULL UNIQUE,
+        created_at_s REAL NOT NULL,
+        expires_at_s REAL,
+        limits BLOB NOT NULL
+    ) WITHOUT ROWID;
+    """,
 )
 """Each brings the file from the version that is its index to the next one; none is ever changed afterwards."""
 _log = logging.getLogger("asm_endpoint.database")

@@ -1,7 +1,8 @@
-"""The two errors that carry an answer of the supervisor's, and reading any error back from its HTTP envelope."""
+"""The errors that carry an answer of the supervisor's, and reading any error back from its HTTP envelope."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,7 +10,7 @@ import msgspec
 from shared.contracts import CompatibilityResult
 from shared.errors import KINDS, EndpointError, RequestError, WorkerError, typed
 from shared.reading import parse
-from supervisor.views import ReleaseProof
+from supervisor.views import LeaseReleased, ReleaseProof
 
 
 class Incompatible(RequestError):
@@ -40,6 +41,21 @@ class SurvivorsError(WorkerError):
         return {**super().envelope(), "proof": msgspec.to_builtins(self.proof)}
 
 
+class ReleasesFailed(WorkerError):
+    """Not all of several leases could be released. ``endpoints`` tells of each, of the released ones too."""
+
+    def __init__(self, endpoints: Sequence[LeaseReleased]) -> None:
+        failed = [each for each in endpoints if not each.released]
+        super().__init__(
+            "survivors", f"cannot release {len(failed)} of {len(endpoints)} leases: {failed[0].error}"
+        )
+        self.endpoints = tuple(endpoints)
+
+    def envelope(self) -> dict[str, Any]:
+        """The error envelope with every outcome beside it."""
+        return {**super().envelope(), "endpoints": msgspec.to_builtins(self.endpoints)}
+
+
 def from_envelope(body: Any, status: int, headers: Any = None) -> EndpointError:
     """The typed error of an HTTP answer; an answer that is not ours becomes ``internal_error``."""
     error = body.get("error") if isinstance(body, dict) else None
@@ -51,6 +67,8 @@ def from_envelope(body: Any, status: int, headers: Any = None) -> EndpointError:
         )
     if "proof" in body:
         return SurvivorsError(msgspec.convert(body["proof"], ReleaseProof))
+    if "endpoints" in body:
+        return ReleasesFailed(msgspec.convert(body["endpoints"], list[LeaseReleased]))
     retry_after = (headers or {}).get("retry-after")
     return typed(
         error["code"],

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from shared.contracts import (
     CompatibilityResult,
@@ -14,11 +15,14 @@ from shared.contracts import (
     InferenceRequest,
     LeaseOptions,
 )
-from supervisor.views import LeaseView, Released
+from supervisor.caller import CallerLimits
+from supervisor.views import LeaseReleased, LeaseView, NewToken, Released, TokenView
 
+MAX_EXPIRES_IN_S = 100 * 366 * 86_400.0
 REF = "#/components/schemas/{name}"
 Json = dict[str, Any]
-SECURITY: list[Json] = [{"adminToken": []}]
+ADMIN_ONLY: list[Json] = [{"adminToken": []}]
+EVERY_CALLER: list[Json] = [*ADMIN_ONLY, {"apiToken": []}]
 
 
 class EnsureBody(msgspec.Struct, kw_only=True):
@@ -47,10 +51,11 @@ class ErrorDetail(msgspec.Struct, kw_only=True):
 
 
 class ErrorBody(msgspec.Struct, kw_only=True):
-    """Every error; ``compatibility`` with a 409."""
+    """Every error; ``compatibility`` with an incompatible request, ``endpoints`` with a release of many."""
 
     error: ErrorDetail
     compatibility: CompatibilityResult | None = None
+    endpoints: list[LeaseReleased] | None = None
 
 
 class Renewal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -65,31 +70,71 @@ class LeaseList(msgspec.Struct, kw_only=True):
     endpoints: list[LeaseView]
 
 
-BODIES = (EnsureBody, EnsureAnswer, ErrorBody, Renewal, LeaseList, LeaseView, Released, ConsumerManifest)
+class ReleasedList(msgspec.Struct, kw_only=True):
+    """How each of several leases ended."""
+
+    endpoints: list[LeaseReleased]
+
+
+class TokenBody(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What ``POST /v1/tokens`` reads."""
+
+    name: str
+    expires_in_s: Annotated[float, Meta(gt=0, le=MAX_EXPIRES_IN_S)] | None = None
+    limits: CallerLimits = CallerLimits()
+
+
+class TokenList(msgspec.Struct, kw_only=True):
+    """Every named token."""
+
+    tokens: list[TokenView]
+
+
+class Revoked(msgspec.Struct, kw_only=True):
+    """The answer to a revocation, with the leases that were released with it."""
+
+    revoked: bool
+    endpoints: list[LeaseReleased]
+
+
+BODIES = (
+    EnsureBody, EnsureAnswer, ErrorBody, Renewal, LeaseList, LeaseView, Released, ReleasedList, ConsumerManifest,
+    TokenBody, TokenList, NewToken, Revoked,
+)  # fmt: skip
 
 
 def document(version: str) -> Json:
     """The whole document."""
     _, schemas = msgspec.json.schema_components(BODIES, ref_template=REF)
-    lease_ref = {"name": "lease_ref", "in": "path", "required": True, "schema": {"type": "string"}}
+    lease_ref, token_name = _in_path("lease_ref"), _in_path("name")
     key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 256}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "asm-endpoint supervisor", "version": version},
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"adminToken": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {
+                "adminToken": {"type": "http", "scheme": "bearer"},
+                "apiToken": {"type": "http", "scheme": "bearer"},
+            },
         },
         "paths": {
             "/healthz": {"get": _operation("Whether leases can be made", security=[])},
-            "/metrics": {"get": _operation("Prometheus metrics")},
+            "/metrics": {"get": _operation("Prometheus metrics", security=ADMIN_ONLY)},
             "/openapi.json": {"get": _operation("This document")},
             "/v1/consumer-manifest": {
                 "get": _operation("The manifest of a fitting consumer", ConsumerManifest)
             },
             "/v1/providers": {"get": _operation("Publications, and what is installed")},
             "/v1/endpoints": {
-                "get": _operation("Every lease", LeaseList),
+                "get": {
+                    **_operation("Every lease the caller may see", LeaseList),
+                    "parameters": [_query("group"), _query("owner")],
+                },
+                "delete": {
+                    **_operation("End the leases of a group or an owner at once, with proofs", ReleasedList),
+                    "parameters": [_query("group"), _query("owner")],
+                },
                 "post": {
                     **_operation("Lease an endpoint", EnsureAnswer, body=EnsureBody, status="201"),
                     "parameters": [key],
@@ -103,6 +148,23 @@ def document(version: str) -> Json:
             "/v1/endpoints/{lease_ref}/renew": {
                 "parameters": [lease_ref],
                 "post": _operation("Let a lease live longer", LeaseView, body=Renewal),
+            },
+            "/v1/tokens": {
+                "get": _operation("Every named token, never itself", TokenList, security=ADMIN_ONLY),
+                "post": _operation(
+                    "Add a token", NewToken, body=TokenBody, status="201", security=ADMIN_ONLY
+                ),
+            },
+            "/v1/tokens/{name}": {
+                "parameters": [token_name],
+                "delete": {
+                    **_operation("Refuse a token from now on", Revoked, security=ADMIN_ONLY),
+                    "parameters": [_query("release", "boolean")],
+                },
+            },
+            "/v1/tokens/{name}/rotate": {
+                "parameters": [token_name],
+                "post": _operation("A new token in place of the old one", NewToken, security=ADMIN_ONLY),
             },
         },
     }
@@ -118,12 +180,20 @@ def _operation(
 ) -> Json:
     operation: Json = {
         "summary": summary,
-        "security": SECURITY if security is None else security,
+        "security": EVERY_CALLER if security is None else security,
         "responses": {status: {"description": summary, **_content(answer)}, "default": _error()},
     }
     if body:
         operation["requestBody"] = {"required": True, **_content(body)}
     return operation
+
+
+def _in_path(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+
+
+def _query(name: str, kind: str = "string") -> Json:
+    return {"name": name, "in": "query", "schema": {"type": kind}}
 
 
 def _error() -> Json:

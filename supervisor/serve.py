@@ -22,6 +22,8 @@ from shared.redaction import secret_values
 from shared.serving import common_settings
 from supervisor.api import create_app
 from supervisor.commandlines import CommandLines
+from supervisor.database import DATABASE_NAME, Database
+from supervisor.identities import Identities
 from supervisor.service import Service
 from supervisor.settings import Settings
 from supervisor.statefolder import PREPARED_NAME, Address, StateFolder
@@ -93,12 +95,13 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
 
     def load(self) -> FalconApp:
         """Build the application, in the worker process."""
-        service = Service(
-            self._settings,
-            CommandLines(dict(os.environ), Path.home(), self._settings.home / PREPARED_NAME),
-        )
+        home, folder = self._settings.home, self._folder
+        database = Database(home / DATABASE_NAME)
+        identities = Identities(database, folder.admin_token(), folder.write_admin_token)
+        command_lines = CommandLines(dict(os.environ), Path.home(), home / PREPARED_NAME)
+        service = Service(self._settings, command_lines, identities)
         lifespan = Lifespan(service, self._folder, self._address, self._until_stdin_closes)
-        return create_app(service, self._folder.admin_token(), lifespan)
+        return create_app(service, identities, lifespan)
 
 
 def _post_fork(arbiter: Any, worker: Any) -> None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import shutil
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from shared import provider, tokens
+from shared import processes, provider, tokens
 from shared.contracts import (
     CompatibilityResult,
     ConsumerManifest,
@@ -26,23 +28,24 @@ from shared.contracts import (
 )
 from shared.errors import EndpointError, RequestError, WorkerError
 from shared.launch import Exited
-from supervisor import monitor, preparation, publication, stopping
-from supervisor.caller import Caller
+from supervisor import admission, monitor, preparation, publication, stopping
+from supervisor.caller import Caller, unauthorized
 from supervisor.commandlines import CommandLine, CommandLines
 from supervisor.compatibility import merge_authority_refs
 from supervisor.decision import Decision, make_decision
 from supervisor.descriptor import describe_endpoint
-from supervisor.errors import SurvivorsError
+from supervisor.errors import ReleasesFailed, SurvivorsError
 from supervisor.idempotency import IdempotencyKeys
+from supervisor.identities import Identities
 from supervisor.launcher import Launcher
 from supervisor.lease import Cause, Happening, State, Step
 from supervisor.readiness import until_ready
+from supervisor.selection import Selection
 from supervisor.settings import Settings
 from supervisor.statefolder import ZYGOTE_SOCKET_NAME
 from supervisor.table import LeaseRecord, LeaseTable
-from supervisor.views import LeaseView, Released, ReleaseProof, view
+from supervisor.views import LeaseReleased, LeaseView, Released, ReleaseProof, view
 
-FULL_RETRY_AFTER_S = 5.0
 _log = logging.getLogger("asm_endpoint.service")
 
 
@@ -64,9 +67,17 @@ class _Family(msgspec.Struct, kw_only=True, eq=False):
 class Service:
     """Owns the lease table of one supervisor. Everything runs on one event loop."""
 
-    def __init__(self, settings: Settings, command_lines: CommandLines) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        command_lines: CommandLines,
+        identities: Identities,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
         self._settings = settings
         self._command_lines = command_lines
+        self._identities = identities
+        self._jitter = jitter
         self._table = LeaseTable()
         self._launcher = Launcher(self._on_exit, self._on_lost)
         self._monitor = monitor.Monitor(self._table, self._begin_end, settings.monitor_period_s)
@@ -108,7 +119,9 @@ class Service:
 
         Raises RequestError, Incompatible, ProviderError or WorkerError; then nothing is left of it.
         """
+        options = caller.limits.within_ttl(options)
         decision = make_decision(request, manifest, context, options, self._settings.management_modes)
+        caller.limits.require_model(decision.chosen.name, decision.model)
         if idempotency_key is None:
             return await self._lease(decision, caller, tokens.mint())
         async with self._keys.exclusive(caller.name, idempotency_key, decision) as entry:
@@ -162,8 +175,29 @@ class Service:
         Raises SurvivorsError when processes outlived SIGKILL.
         """
         record = self._visible(lease_ref, caller)
-        if record is None:
-            return Released(released=True)
+        return Released(released=True) if record is None else await self._release(record)
+
+    async def release_all(self, selection: Selection) -> list[LeaseReleased]:
+        """End all of the selected leases at once, as :meth:`release` ends each; those that have ended are not told.
+
+        Raises ReleasesFailed, with the outcome of every one, when it failed for any.
+        """
+        records = [record for record in self._table.unfinished() if selection.includes(record)]
+        outcomes = await asyncio.gather(*map(self._release, records), return_exceptions=True)
+        told = [_told(record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
+        if not all(each.released for each in told):
+            raise ReleasesFailed(told)
+        return told
+
+    async def revoke(self, name: str, selection: Selection | None) -> list[LeaseReleased]:
+        """Refuse an identity's token from now on, then release the selected leases of it.
+
+        Raises RequestError ``not_found``, and as :meth:`release_all`.
+        """
+        self._identities.revoke(name)
+        return [] if selection is None else await self.release_all(selection)
+
+    async def _release(self, record: LeaseRecord) -> Released:
         proof = await asyncio.shield(self._begin_end(record, Cause.RELEASED))
         if proof.survivors and not stopping.remains(record):
             proof = msgspec.structs.replace(proof, survivors=())
@@ -173,7 +207,11 @@ class Service:
         return Released(released=True, proof=proof)
 
     def renew(self, lease_ref: str, ttl_s: float, caller: Caller) -> LeaseView:
-        """Let a lease live for ``ttl_s`` from now. Raises RequestError ``not_found`` for one that is not live."""
+        """Let a lease live for ``ttl_s`` from now.
+
+        Raises RequestError ``not_found`` for one that is not live, ``not_permitted`` for more than the caller may.
+        """
+        caller.limits.require_ttl(ttl_s)
         record = self._require(lease_ref, caller)
         if not record.is_live:
             raise RequestError("not_found", f"cannot renew lease {lease_ref}: it is {record.state}")
@@ -186,10 +224,10 @@ class Service:
         monitor.observe([record] if record.state is not State.CLOSED else [])
         return view(record, self._settings.heartbeat_max_age_s)
 
-    def show_all(self, caller: Caller) -> list[LeaseView]:
-        """Every lease that is known to the caller, closed ones too."""
+    def show_all(self, selection: Selection) -> list[LeaseView]:
+        """Every selected lease, closed ones too."""
         monitor.observe(self._table.unfinished())
-        shown = [record for record in self._table if caller.may_see(record.owner)]
+        shown = [record for record in self._table if selection.includes(record)]
         return [view(record, self._settings.heartbeat_max_age_s) for record in shown]
 
     async def shut_down(self) -> None:
@@ -204,17 +242,32 @@ class Service:
     def _admit(self, decision: Decision, caller: Caller, port: int) -> LeaseRecord:
         if not self.is_healthy:
             raise WorkerError("shutting_down", "cannot lease: the supervisor is ending")
-        if len(self._table.unfinished()) >= self._settings.max_leases:
-            raise WorkerError(
-                "at_capacity",
-                f"cannot lease: {self._settings.max_leases} leases are open",
-                retry_after_s=FULL_RETRY_AFTER_S,
-            )
+        if not self._identities.is_current(caller):
+            raise unauthorized()
+        if refusal := admission.refusal(self._load(caller), self._bounds(caller), self._jitter()):
+            raise refusal
         record = preparation.new_record(decision, caller.name, self._settings.home, port)
         self._table.add(record)
         self._families = {ref: family for ref, family in self._families.items() if self._table.get(ref)}
         self._families[record.lease_ref] = _Family(exited=asyncio.get_running_loop().create_future())
         return record
+
+    def _load(self, caller: Caller) -> admission.Load:
+        unfinished = self._table.unfinished()
+        return admission.Load(
+            leases=len(unfinished),
+            own_leases=sum(record.owner == caller.name for record in unfinished),
+            starting=sum(record.state is State.STARTING for record in unfinished),
+            available_bytes=processes.available_memory_bytes(),
+        )
+
+    def _bounds(self, caller: Caller) -> admission.Bounds:
+        return admission.Bounds(
+            max_leases=self._settings.max_leases,
+            max_starts=self._settings.max_starts,
+            min_available_bytes=self._settings.min_available_bytes,
+            max_own_leases=caller.limits.max_leases,
+        )
 
     async def _require_zygote(self) -> None:
         """Start the zygote when there is none: at first, and after one was lost with all its families."""
@@ -313,3 +366,16 @@ class Service:
                     )
                 )
             self._begin_end(record, Cause.LOST)
+
+
+def _told(record: LeaseRecord, outcome: Released | BaseException) -> LeaseReleased:
+    match outcome:
+        case Released():
+            return LeaseReleased(lease_ref=record.lease_ref, released=True, proof=outcome.proof)
+        case SurvivorsError():
+            return LeaseReleased(
+                lease_ref=record.lease_ref, released=False, proof=outcome.proof, error=outcome.message
+            )
+    _log.error("lease %s: cannot release", record.lease_ref, exc_info=outcome)
+    error = outcome.message if isinstance(outcome, EndpointError) else "an internal error was logged"
+    return LeaseReleased(lease_ref=record.lease_ref, released=False, error=error)

@@ -26,6 +26,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Use PID namespaces where the kernel allows it."""
     limits: TurnLimits = TurnLimits()
     max_leases: int = 256
+    max_starts: int = 64
+    """Leases that may be starting at once; more are refused for a moment."""
+    min_available_bytes: int = 256 * 2**20
+    """With less memory to be had on the machine, new leases are refused."""
     queue_limit: int = 16
     """Turns that may wait per lease."""
     drain_s: float = 2.0
@@ -47,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 MAX_NUMBER = 1e9
+MAX_BYTES = 1e15
+"""For names that end in ``_bytes``."""
 NUMBERS: dict[type, dict[str, type[float | int]]] = {
     owner: {field.name: field.type for field in msgspec.structs.fields(owner) if field.type in (int, float)}
     for owner in (Settings, TurnLimits)
@@ -77,11 +83,12 @@ def _number(name: str, text: str, kind: type[float | int]) -> float | int:
         value = kind(text)
     except ValueError:
         value = kind(-1)
-    if not 0 < value < MAX_NUMBER:
+    most = MAX_BYTES if name.endswith("_bytes") else MAX_NUMBER
+    if not 0 < value < most:
         article = "a whole" if kind is int else "a"
         raise RequestError(
             "invalid_request",
-            f"cannot set {name} to {text!r}: {article} number above 0 and below {MAX_NUMBER:g} is needed",
+            f"cannot set {name} to {text!r}: {article} number above 0 and below {most:g} is needed",
             param=name,
         )
     return value

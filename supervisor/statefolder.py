@@ -68,8 +68,12 @@ class StateFolder:
                 os.chmod(path, 0o600)
                 return token
         token = tokens.mint()
-        self._replace(TOKEN_NAME, token.encode() + b"\n")
+        self.write_admin_token(token)
         return token
+
+    def write_admin_token(self, token: str) -> None:
+        """Keep this admin token from now on."""
+        self._replace(TOKEN_NAME, token.encode() + b"\n")
 
     def read_token(self) -> str:
         """The admin token of a running supervisor. Raises WorkerError ``supervisor_unavailable``."""

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from shared.processes import ProcessId, ProcessRow
+from supervisor.caller import CallerLimits
 from supervisor.lease import State
 from supervisor.table import LeaseRecord
 
@@ -39,6 +40,37 @@ class Released(msgspec.Struct, frozen=True, kw_only=True):
 
     released: bool
     proof: ReleaseProof | None = None
+
+
+class LeaseReleased(msgspec.Struct, frozen=True, kw_only=True):
+    """How one of several leases ended that were released at once; ``error`` says why it did not."""
+
+    lease_ref: str
+    released: bool
+    proof: ReleaseProof | None = None
+    error: str | None = None
+
+
+class TokenView(msgspec.Struct, frozen=True, kw_only=True):
+    """One named token, never itself. Times are seconds since the epoch; no expiry is None."""
+
+    name: str
+    created_at: float
+    expires_at: float | None
+    is_expired: bool
+    limits: CallerLimits
+
+
+class NewToken(msgspec.Struct, frozen=True, kw_only=True):
+    """A token, the one time that it is shown."""
+
+    name: str
+    token: str
+    expires_at: float | None
+
+    def __repr__(self) -> str:
+        """Without the token."""
+        return f"NewToken(name={self.name!r}, token=<redacted>, expires_at={self.expires_at!r})"
 
 
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
 
 from shared.contracts import LeaseOptions
 from supervisor import console
@@ -19,9 +19,13 @@ from supervisor.commands.options import (
     lease_options,
     request,
 )
-from supervisor.errors import SurvivorsError
-from supervisor.views import LeaseView, Released
+from supervisor.errors import ReleasesFailed, SurvivorsError
+from supervisor.views import LeaseReleased, LeaseView
 
+if TYPE_CHECKING:
+    from supervisor.client import SupervisorClient
+
+Outcomes = tuple[list[LeaseReleased], SurvivorsError | ReleasesFailed | None]
 LIST_HEAD = ("LEASE", "PROVIDER", "MODEL", "STATE", "HEALTH", "PROCESSES", "MEMORY", "EXPIRES IN")
 
 
@@ -40,11 +44,19 @@ def add_parsers(parsers: Parsers) -> None:
     add_home(parser)
     add_json(parser)
     parser.add_argument("--all", action="store_true", help="closed leases too")
+    _add_selection(parser, "list only")
 
     parser = add_parser(parsers, "release", release, "end leases, and prove that nothing is left of them")
     add_home(parser)
     add_json(parser)
-    parser.add_argument("lease_refs", nargs="+", metavar="LEASE_REF")
+    parser.add_argument("lease_refs", nargs="*", metavar="LEASE_REF")
+    _add_selection(parser, "instead of LEASE_REF: end at once")
+    parser.set_defaults(parser=parser)
+
+
+def _add_selection(parser: argparse.ArgumentParser, what: str) -> None:
+    parser.add_argument("--group", metavar="NAME", help=f"{what} the leases of this group")
+    parser.add_argument("--owner", metavar="NAME", help=f"{what} the leases of this identity")
 
 
 def ensure(options: argparse.Namespace) -> int:
@@ -77,7 +89,11 @@ def list_leases(options: argparse.Namespace) -> int:
     from supervisor.client import SupervisorClient
 
     with SupervisorClient.from_home(options.home) as client:
-        views = [view for view in client.endpoints() if options.all or view.state != "closed"]
+        views = [
+            view
+            for view in client.endpoints(group=options.group, owner=options.owner)
+            if options.all or view.state != "closed"
+        ]
     if options.json:
         console.print_json(views)
     elif views:
@@ -101,28 +117,45 @@ def _row(view: LeaseView) -> tuple[str, ...]:
 
 
 def release(options: argparse.Namespace) -> int:
-    """Release all that are named, even when one fails. Raises SurvivorsError afterwards."""
+    """Release all that are named, even when one fails. Raises SurvivorsError or ReleasesFailed afterwards."""
     from supervisor.client import SupervisorClient
 
-    outcomes: dict[str, Released] = {}
-    failure: SurvivorsError | None = None
+    is_selected = options.group is not None or options.owner is not None
+    if is_selected == bool(options.lease_refs):
+        options.parser.error("either LEASE_REF, or --group and --owner, are required")
     with SupervisorClient.from_home(options.home) as client:
-        for lease_ref in options.lease_refs:
-            try:
-                with console.progress(f"releasing {lease_ref} ..."):
-                    outcomes[lease_ref] = client.release_endpoint(lease_ref)
-            except SurvivorsError as error:
-                failure = error
-                outcomes[lease_ref] = Released(released=False, proof=error.proof)
+        outcomes, failure = (
+            _release_selected(client, options) if is_selected else _release_each(client, options)
+        )
     if options.json:
-        console.print_json([_outcome(*item) for item in outcomes.items()])
+        console.print_json(outcomes)
+    elif outcomes:
+        for outcome in outcomes:
+            print(wording.outcome_line(outcome))
     else:
-        for item in outcomes.items():
-            print(wording.proof_line(*item))
+        print("no leases")
     if failure is not None:
         raise failure
     return 0
 
 
-def _outcome(lease_ref: str, released: Released) -> dict[str, Any]:
-    return {"lease_ref": lease_ref, "released": released.released, "proof": released.proof}
+def _release_each(client: SupervisorClient, options: argparse.Namespace) -> Outcomes:
+    outcomes: list[LeaseReleased] = []
+    failure: SurvivorsError | None = None
+    for lease_ref in options.lease_refs:
+        try:
+            with console.progress(f"releasing {lease_ref} ..."):
+                proof = client.release_endpoint(lease_ref).proof
+            outcomes.append(LeaseReleased(lease_ref=lease_ref, released=True, proof=proof))
+        except SurvivorsError as error:
+            failure = error
+            outcomes.append(LeaseReleased(lease_ref=lease_ref, released=False, proof=error.proof))
+    return outcomes, failure
+
+
+def _release_selected(client: SupervisorClient, options: argparse.Namespace) -> Outcomes:
+    try:
+        with console.progress("releasing ..."):
+            return client.release_endpoints(group=options.group, owner=options.owner), None
+    except ReleasesFailed as error:
+        return list(error.endpoints), error

@@ -6,7 +6,7 @@ import shlex
 
 from shared import tokens
 from shared.contracts import EndpointDescriptor
-from supervisor.views import Released
+from supervisor.views import LeaseReleased, Released
 
 
 def token(descriptor: EndpointDescriptor) -> str:
@@ -51,3 +51,10 @@ def proof_line(lease_ref: str, released: Released) -> str:
         f"{verb} {lease_ref}: {len(proof.processes)} processes in {proof.elapsed_ms:.0f} ms, {how}, "
         f"{len(proof.survivors) or 'no'} survivors ({proof.verified})"
     )
+
+
+def outcome_line(outcome: LeaseReleased) -> str:
+    """How one of several leases ended, in one line."""
+    if outcome.proof is None and outcome.error is not None:
+        return f"could not end {outcome.lease_ref}: {outcome.error}"
+    return proof_line(outcome.lease_ref, Released(released=outcome.released, proof=outcome.proof))

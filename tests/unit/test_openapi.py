@@ -5,18 +5,32 @@ from __future__ import annotations
 import json
 import re
 
-from supervisor.api import create_app
-from supervisor.openapi import document
+from supervisor.api import OPEN_PATHS, create_app
+from supervisor.openapi import ADMIN_ONLY, EVERY_CALLER, document
 
 
 def test_every_route_is_described_and_every_description_is_a_route():
     """The document's paths and operations are the application's own."""
-    app = create_app(None, "token")  # type: ignore[arg-type]  # no request is made
+    app = create_app(None, None)  # type: ignore[arg-type]  # no request is made
     for path, operations in document("0")["paths"].items():
         found = app._router.find(re.sub(r"{\w+}", "x", path))
         assert found is not None, path
         routed = {method.lower() for method, responder in found[1].items() if _is_ours(responder)}
         assert routed == {name for name in operations if name != "parameters"}, path
+
+
+def test_who_may_do_what_is_as_described():
+    """What the document says needs the admin's token is what the application keeps from everybody else."""
+    app = create_app(None, None)  # type: ignore[arg-type]  # no request is made
+    for path, operations in document("0")["paths"].items():
+        found = app._router.find(re.sub(r"{\w+}", "x", path))
+        assert found is not None, path
+        is_for_all = getattr(found[0], "IS_FOR_EVERY_CALLER", False)
+        for name, operation in operations.items():
+            if name != "parameters":
+                assert operation["security"] == (
+                    [] if path in OPEN_PATHS else EVERY_CALLER if is_for_all else ADMIN_ONLY
+                )
 
 
 def test_every_reference_resolves():

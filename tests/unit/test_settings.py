@@ -20,6 +20,11 @@ def test_a_limit_of_turns_and_one_of_the_supervisor():
     assert settings.drain_s == SETTINGS.drain_s
 
 
+def test_bytes_may_be_many():
+    """More than any number of seconds or leases."""
+    assert changed(SETTINGS, ["min_available_bytes=64000000000"]).min_available_bytes == 64_000_000_000
+
+
 @pytest.mark.parametrize(
     ("assignment", "cause"),
     [
@@ -34,6 +39,8 @@ def test_a_limit_of_turns_and_one_of_the_supervisor():
         ("drain_s=nan", "a number above 0"),
         ("drain_s=inf", "a number above 0"),
         ("max_leases=1.5", "a whole number above 0"),
+        ("max_starts=1000000000", "below 1e\\+09"),
+        ("min_available_bytes=1000000000000000", "below 1e\\+15"),
         ("", "cannot set ''"),
     ],
 )
