@@ -6,6 +6,8 @@ line per finished content block, and one ``result`` line, which alone decides su
 turn. Facts measured on claude 2.1.330, recorded in ``tests/transcripts/claude``:
 
 * API errors end with ``subtype: success`` and ``is_error: true``; the status is in ``api_error_status``.
+* A turn that fails in the middle of its answer still has its cost, but token counts of zero; and a last
+  ``message_delta`` without a stop reason, which repeats the count from before the answer.
 * After ``stop_reason: max_tokens`` or ``refusal`` the command line would ask the model again by itself, so the
   turn ends at that stop reason, before the ``result`` line.
 * ``assistant`` lines of model ``<synthetic>`` carry error texts, never an answer.
@@ -191,6 +193,7 @@ class ResultLine(msgspec.Struct, tag="result"):
     api_error_type: str | None = None
     errors: list[str] | None = None
     usage: WireUsage | None = None
+    total_cost_usd: float | None = None
 
 
 Line = (
@@ -276,7 +279,7 @@ class ClaudeConnection:
             case AssistantLine(message=message):
                 return _message_events(message)
             case ResultLine():
-                return [self._outcome(line)]
+                return self._outcome(line)
             case SystemLine(subtype="init"):
                 return [RunStarted(provider_session_id=line.session_id, model=line.model)]
             case SystemLine(subtype="api_retry"):
@@ -290,12 +293,15 @@ class ClaudeConnection:
             case ContentBlockStart(content_block=block):
                 return _tool_events(block)
             case MessageStart(message=message) if message.usage:
-                self._usage = message.usage.over(None)
+                self._usage = message.usage
+                return [CostUpdate(message.usage.counted())]
             case MessageDelta():
                 return self._message_delta(event)
         return []
 
     def _message_delta(self, event: MessageDelta) -> list[Event]:
+        if event.delta.stop_reason is None:
+            return []
         if event.usage:
             self._usage = event.usage.over(self._usage)
         usage = self._usage.counted() if self._usage else None
@@ -304,14 +310,16 @@ class ClaudeConnection:
             return [Result(stop_reason=event.delta.stop_reason, usage=usage)]
         return [CostUpdate(usage)] if usage else []
 
-    def _outcome(self, line: ResultLine) -> Event:
+    def _outcome(self, line: ResultLine) -> list[Event]:
+        usage = line.usage.counted() if line.usage else None
         if line.num_turns == 0 and not line.is_error:
             text = "the command line answered by itself, without the model"
-            return Failure(code="provider_protocol_error", message=text)
+            return [CostUpdate(usage), Failure(code="provider_protocol_error", message=text)]
         if not line.is_error and line.subtype == "success":
-            usage = line.usage.counted() if line.usage else None
-            return Result(stop_reason=line.stop_reason, text=line.result, usage=usage)
-        return _failure(line)
+            cost_usd = line.total_cost_usd
+            return [Result(stop_reason=line.stop_reason, text=line.result, usage=usage, cost_usd=cost_usd)]
+        has_counted = usage is not None and (usage.total_tokens or self._usage is None)
+        return [CostUpdate(usage if has_counted else None, line.total_cost_usd), _failure(line)]
 
 
 def _message_events(message: Message) -> list[Event]:

@@ -23,9 +23,11 @@ STARTUP_KIND = "spawned"
 TARGET_CLASS = "cli_endpoint"
 PROTOCOL = "openai_chat_completions"
 MAX_TTL_S = 7 * 86_400.0
+MAX_AMOUNT = 1e9
 
 NonEmpty = Annotated[str, Meta(min_length=1)]
 Count = Annotated[int, Meta(ge=1)]
+Amount = Annotated[float, Meta(gt=0, le=MAX_AMOUNT)]
 Capability = bool | Literal["unknown"]
 
 
@@ -175,10 +177,15 @@ class ExecutionContext(Contract, frozen=True, kw_only=True):
 
 
 class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a lease may spend in its life; None is no limit."""
+    """What a lease may spend in its life; None is no limit.
+
+    ``cli_s`` are seconds for which turns hold a command line, summed over turns.
+    """
 
     requests: Count | None = None
     total_tokens: Count | None = None
+    cost_usd: Amount | None = None
+    cli_s: Amount | None = None
 
 
 class LeaseOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,6 +195,8 @@ class LeaseOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idle_timeout_s: Annotated[float, Meta(ge=1, le=MAX_TTL_S)] = 900.0
     owner_pid: Count | None = None
     concurrency: Annotated[int, Meta(ge=1, le=64)] = 4
+    queue_limit: Annotated[int, Meta(ge=0, le=1024)] | None = None
+    """Requests that may wait for a place; None is the supervisor's own setting."""
     budget: Budget | None = None
     standby: Annotated[int, Meta(ge=0, le=8)] = 1
     group: Annotated[str, Meta(min_length=1, max_length=128)] | None = None

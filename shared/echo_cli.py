@@ -15,7 +15,7 @@ exit, ``[[huge-line:BYTES]]`` one long line first, ``[[ignore-term]]`` SIGTERM, 
 on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores SIGTERM and holds stdout,
 ``[[exit:CODE]]`` exit without a result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a request for a tool,
 ``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas, ``[[cwd]]`` answer with
-the working directory, ``[[environ]]`` answer with the environment's names.
+the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a cost other than 0.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
 BENIGN = {"pause", "burst"}
 MISBEHAVIOUR = {
     "silence", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "exit", "stderr", "tool", "error",
-    "whole", "cwd", "environ",
+    "whole", "cwd", "environ", "cost",
 }  # fmt: skip
 MAX_BURST = 100_000
 MAX_SLEEP_S = 600.0
@@ -84,6 +84,7 @@ def finish(markers: dict[str, str], text: str, usage: dict[str, int]) -> None:
     outcome: dict[str, object] = {"is_error": False, "result": text}
     if "error" in markers:
         outcome = {"is_error": True, "api_error_status": int(markers["error"]), "result": "scripted error"}
+    outcome["total_cost_usd"] = float(markers.get("cost", 0))
     put({"type": "result", "subtype": "success", "stop_reason": "end_turn", "usage": usage, **outcome})
 
 

@@ -12,11 +12,13 @@
 
 A class exists only where a caller branches on it; everything finer is the ``code``. The codes, with their
 status and OpenAI error type, are the rows of ``KINDS``. The envelope is OpenAI's:
-``{"error": {"message", "type", "param", "code"}}``.
+``{"error": {"message", "type", "param", "code"}}``, with an error's details beside ``error``.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -62,7 +64,7 @@ REQUEST_KINDS: dict[str, Kind] = {
 WORKER_KINDS: dict[str, Kind] = {
     "at_capacity": Kind(429, "rate_limit_error"),
     "memory_pressure": Kind(503, _SERVER),
-    "budget_exhausted": Kind(429, "insufficient_quota"),
+    "insufficient_quota": Kind(429, "insufficient_quota"),
     "internal_error": Kind(500, _SERVER),
     "boot_failed": Kind(503, _SERVER),
     "lease_closed": Kind(503, _SERVER),
@@ -114,7 +116,7 @@ class EndpointError(Exception):
     """The root. ``code`` must be a row of :data:`KINDS`.
 
     ``should_retry`` is None when nothing is known; it becomes the ``x-should-retry`` header that OpenAI's
-    clients obey. ``retry_after_s`` is in seconds.
+    clients obey. ``retry_after_s`` is in seconds. ``details`` are what programs may read beside OpenAI's fields.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class EndpointError(Exception):
         param: str | None = None,
         retry_after_s: float | None = None,
         should_retry: bool | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(message)
         self.kind = KINDS[code]
@@ -133,6 +136,7 @@ class EndpointError(Exception):
         self.param = param
         self.retry_after_s = retry_after_s
         self.should_retry = should_retry
+        self.details = details or {}
 
     @property
     def status(self) -> int:
@@ -147,13 +151,14 @@ class EndpointError(Exception):
     def envelope(self) -> dict[str, Any]:
         """The error as OpenAI clients expect it, for JSON bodies and stream chunks alike."""
         error = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
-        return {"error": error}
+        return {"error": error, **self.details}
 
     def headers(self) -> dict[str, str]:
         """Response headers that belong to this error."""
         headers = {}
         if self.retry_after_s is not None:
-            headers["retry-after"] = str(max(1, round(self.retry_after_s)))
+            headers["retry-after"] = str(max(1, math.ceil(self.retry_after_s)))
+            headers["retry-after-ms"] = str(round(self.retry_after_s * 1000))
         if self.should_retry is not None:
             headers["x-should-retry"] = "true" if self.should_retry else "false"
         return headers

@@ -56,9 +56,10 @@ class ToolUse(msgspec.Struct, frozen=True, kw_only=True, tag="tool_use"):
 
 
 class CostUpdate(msgspec.Struct, frozen=True, tag="cost_update"):
-    """Usage known so far; the last one before the end counts."""
+    """What the turn has used so far, everything before this event counted; None is not known. The last one counts."""
 
-    usage: Usage
+    usage: Usage | None = None
+    cost_usd: float | None = None
 
 
 class Notice(msgspec.Struct, frozen=True, tag="notice"):
@@ -73,6 +74,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True, tag="result"):
     stop_reason: str | None = None
     text: str | None = None
     usage: Usage | None = None
+    cost_usd: float | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="error"):

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import msgspec
 
 from shared import providers
+from shared.contracts import Budget
 from shared.errors import ProviderError, RequestError
 from shared.events import Event
 from shared.versions import VersionRange
@@ -217,4 +218,14 @@ def require_model(provider: Provider, model: str) -> None:
             "model_not_found",
             f"cannot use model {model!r}: {provider.title} has only {', '.join(provider.models)}",
             should_retry=False,
+        )
+
+
+def require_cost_reports(provider: Provider, budget: Budget | None) -> None:
+    """Do nothing unless the budget limits a cost that nobody would report. Raises RequestError."""
+    if budget is not None and budget.cost_usd is not None and "cost" not in provider.capabilities:
+        raise RequestError(
+            "invalid_lease_options",
+            f"cannot keep a budget of cost_usd: {provider.title} does not report what a turn costs",
+            param="budget.cost_usd",
         )

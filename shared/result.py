@@ -41,12 +41,16 @@ FINISH_REASONS = {
 
 
 class Completion(msgspec.Struct, frozen=True, kw_only=True):
-    """The outcome of one successful turn. ``finish_reason`` is OpenAI's: stop, length or content_filter."""
+    """The outcome of one successful turn. ``finish_reason`` is OpenAI's: stop, length or content_filter.
+
+    ``usage`` and ``cost_usd`` are the provider's own words; None where it said none.
+    """
 
     text: str
     reasoning: str = ""
     finish_reason: str = "stop"
     usage: Usage | None = None
+    cost_usd: float | None = None
 
 
 class Projection:
@@ -56,8 +60,12 @@ class Projection:
         self._text: list[str] = []
         self._block_start = 0
         self._reasoning: list[str] = []
-        self._usage: Usage | None = None
         self._result: Result | None = None
+        self.usage: Usage | None = None
+        """The last count."""
+        self.uncounted_chars = 0
+        """Characters of text and reasoning that came after it."""
+        self.cost_usd: float | None = None
         self.error: EndpointError | None = None
         """Why the turn failed; set once, and nothing is shown after it."""
 
@@ -67,6 +75,11 @@ class Projection:
         return self._result is not None or self.error is not None
 
     @property
+    def has_shown(self) -> bool:
+        """Whether a caller has seen anything of the answer."""
+        return bool(self._text or self._reasoning)
+
+    @property
     def completion(self) -> Completion:
         """The outcome so far; final once :attr:`is_over` without an error."""
         stop_reason = self._result.stop_reason if self._result else None
@@ -74,7 +87,8 @@ class Projection:
             text="".join(self._text),
             reasoning="".join(self._reasoning),
             finish_reason=FINISH_REASONS.get((stop_reason or "").lower(), "stop"),
-            usage=self._usage,
+            usage=self.usage,
+            cost_usd=self.cost_usd,
         )
 
     def show(self, events: Iterable[Event]) -> list[Shown]:
@@ -85,30 +99,36 @@ class Projection:
         """
         shown: list[Shown] = []
         add, add_text = shown.append, self._text.append
+        chars = 0
         for event in () if self.is_over else events:
             if type(event) is AssistantDelta:
                 add_text(event.content)
                 add(event)
+                chars += len(event.content)
             else:
+                self.uncounted_chars += chars
+                chars = 0
                 self._fold(event, shown)
                 if self.is_over:
                     break
+        self.uncounted_chars += chars
         return shown
 
     def _fold(self, event: Event, shown: list[Shown]) -> None:
         match event:
             case Thinking(content):
                 self._reasoning.append(content)
+                self.uncounted_chars += len(content)
                 shown.append(event)
             case AssistantMessage(content):
                 self._fold_message(content, shown)
-            case CostUpdate(usage):
-                self._usage = usage
+            case CostUpdate(usage, cost_usd):
+                self._count(usage, cost_usd)
             case Result():
                 self._result = event
-                self._usage = event.usage or self._usage
                 if not self._text:
                     self._show_text(event.text or "", shown)
+                self._count(event.usage, event.cost_usd)
             case ToolUse(tool_name=name):
                 self._fail(
                     "tool_use_refused",
@@ -116,6 +136,12 @@ class Projection:
                 )
             case Failure(code=code, message=message, retry_after_s=retry_after_s):
                 self._fail(code, message, retry_after_s)
+
+    def _count(self, usage: Usage | None, cost_usd: float | None) -> None:
+        if usage is not None:
+            self.usage, self.uncounted_chars = usage, 0
+        if cost_usd is not None:
+            self.cost_usd = cost_usd
 
     def _fold_message(self, message: str, shown: list[Shown]) -> None:
         seen = "".join(self._text[self._block_start :])
@@ -128,6 +154,7 @@ class Projection:
     def _show_text(self, text: str, shown: list[Shown]) -> None:
         if text:
             self._text.append(text)
+            self.uncounted_chars += len(text)
             shown.append(AssistantDelta(text))
 
     def _fail(self, code: str, cause: str, retry_after_s: float | None = None) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from shared.backoff import jittered
 from shared.errors import WorkerError
 
 RETRY_FULL_S = 5.0
@@ -56,4 +57,4 @@ def refusal(load: Load, bounds: Bounds, jitter: float) -> WorkerError | None:
 
 
 def _refused(code: str, cause: str, retry_s: float, jitter: float) -> WorkerError:
-    return WorkerError(code, f"cannot lease: {cause}", retry_after_s=retry_s * (1 + jitter))
+    return WorkerError(code, f"cannot lease: {cause}", retry_after_s=jittered(retry_s, jitter))

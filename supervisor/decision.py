@@ -55,6 +55,7 @@ def make_decision(
     compatibility = decide(request, manifest, backend, publication)
     if not compatibility.compatible:
         raise Incompatible(compatibility)
+    provider.require_cost_reports(chosen, options.budget)
     return Decision(
         chosen=chosen,
         model=model,

@@ -38,6 +38,7 @@ class Cause(enum.StrEnum):
     BOOT_FAILED = "boot_failed"
     CRASHED = "crashed"
     LIMIT_EXCEEDED = "limit_exceeded"
+    BUDGET_EXHAUSTED = "budget_exhausted"
     SHUTDOWN = "shutdown"
     LOST = "lost"
 

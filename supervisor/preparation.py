@@ -100,7 +100,7 @@ def launch_spec(
         user_home=user_home,
         lease_dir=record.lease_dir,
         concurrency=options.concurrency,
-        queue_limit=settings.queue_limit,
+        queue_limit=settings.queue_limit if options.queue_limit is None else options.queue_limit,
         standby=options.standby,
         budget=options.budget or Budget(),
         limits=settings.limits,

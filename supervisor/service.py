@@ -78,7 +78,7 @@ class Service:
         self._command_lines = command_lines
         self._identities = identities
         self._jitter = jitter
-        self._table = LeaseTable()
+        self._table = LeaseTable(settings.budget_grace_s)
         self._launcher = Launcher(self._on_exit, self._on_lost)
         self._monitor = monitor.Monitor(self._table, self._begin_end, settings.monitor_period_s)
         self._families: dict[str, _Family] = {}

@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """With less memory to be had on the machine, new leases are refused."""
     queue_limit: int = 16
     """Turns that may wait per lease."""
+    budget_grace_s: float = 30.0
+    """From the end of a lease's budget, with callers told so, to the end of the lease."""
     drain_s: float = 2.0
     """For running turns to finish when a lease ends."""
     kill_margin_s: float = 3.0

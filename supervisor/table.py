@@ -65,11 +65,17 @@ class LeaseRecord(msgspec.Struct, kw_only=True, eq=False):
         board = self.scoreboard
         return None if board["in_flight"] or board["queued"] else board["last_active_ns"] / 1e9
 
+    def exhausted_since(self) -> float | None:
+        """When its budget was used up and its last turn over, on the monotonic clock; None before that."""
+        exhausted_ns = self.scoreboard["budget_exhausted_ns"]
+        return exhausted_ns / 1e9 if exhausted_ns else None
+
 
 class LeaseTable:
     """All leases by their ref: the living ones, and the last closed ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget_grace_s: float) -> None:
+        self._budget_grace_s = budget_grace_s
         self._records: OrderedDict[str, LeaseRecord] = OrderedDict()
 
     def __iter__(self) -> Iterator[LeaseRecord]:
@@ -100,14 +106,18 @@ class LeaseTable:
 
     def overdue(self, now: float) -> list[tuple[LeaseRecord, Cause]]:
         """Living leases whose time is up at ``now``, with the reason."""
-        return [(record, cause) for record in self.unfinished() if (cause := _overdue(record, now))]
+        grace_s = self._budget_grace_s
+        return [(record, cause) for record in self.unfinished() if (cause := _overdue(record, now, grace_s))]
 
 
-def _overdue(record: LeaseRecord, now: float) -> Cause | None:
+def _overdue(record: LeaseRecord, now: float, budget_grace_s: float) -> Cause | None:
     if not record.is_live:
         return None
     if now >= record.expires_at:
         return Cause.EXPIRED
+    exhausted_since = record.exhausted_since()
+    if exhausted_since is not None and now - exhausted_since >= budget_grace_s:
+        return Cause.BUDGET_EXHAUSTED
     idle_since = record.idle_since()
     if (
         record.state is State.READY

@@ -1,4 +1,4 @@
-"""How many turns may run at once, how many may wait, and what a lease has used of its budget.
+"""How many turns may run at once and how many requests may wait; each is charged to the lease's ledger.
 
 Counts go to the lease's scoreboard, where the supervisor reads them; without a supervisor they go to a local one.
 """
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from shared import scoreboard
+from shared.backoff import jittered
 from shared.contracts import Budget
 from shared.errors import WorkerError
-from shared.events import Usage
 from shared.scoreboard import Scoreboard
+from worker.budget import Account, Ledger
 
 RETRY_AFTER_S = 2.0
-"""What a refused caller is told; turns of a completion take seconds."""
+"""The least a refused caller is told; turns of a completion take seconds."""
 
 
 class Capacity:
@@ -31,13 +33,15 @@ class Capacity:
         queue_limit: int,
         budget: Budget | None = None,
         board: Scoreboard | None = None,
+        jitter: Callable[[], float] = random.random,
     ) -> None:
         self._concurrency = concurrency
         self._queue_limit = queue_limit
-        self._budget = budget or Budget()
+        self._jitter = jitter
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._taken = 0
         self.board = board or scoreboard.local()
+        self.ledger = Ledger(budget or Budget(), self.board)
         self.publish()
 
     @property
@@ -46,40 +50,36 @@ class Capacity:
         return self._taken == 0 and not self._waiting
 
     @contextlib.asynccontextmanager
-    async def place(self, wait_s: float) -> AsyncIterator[None]:
-        """Hold one place. Raises WorkerError ``at_capacity`` (queue full, ``wait_s`` over) or ``budget_exhausted``."""
-        self._check_budget()
+    async def place(self, wait_s: float, prompt_chars: int = 0) -> AsyncIterator[Account]:
+        """Hold one place and the account to charge.
+
+        Raises WorkerError ``at_capacity`` (queue full, ``wait_s`` over) or ``insufficient_quota``.
+        """
+        arrived_at = time.monotonic()
+        self.ledger.require(prompt_chars)
         await self._take(wait_s)
-        self.board.add("requests")
         try:
-            yield
-        except BaseException:
-            self.board.add("failures")
-            raise
+            account = self.ledger.open(prompt_chars, arrived_at)
+            try:
+                self._refuse_waiting()
+                yield account
+            except BaseException:
+                self.board.add("failures")
+                raise
+            finally:
+                account.close(time.monotonic())
+                self._refuse_waiting()
         finally:
             self._free()
 
-    def use(self, usage: Usage | None) -> None:
-        """Count a turn's tokens."""
-        if usage:
-            self.board.add("prompt_tokens", usage.prompt_tokens)
-            self.board.add("completion_tokens", usage.completion_tokens)
-
-    def _check_budget(self) -> None:
-        used = self.board["prompt_tokens"] + self.board["completion_tokens"]
-        for name, limit, value in (
-            ("requests", self._budget.requests, self.board["requests"]),
-            ("total_tokens", self._budget.total_tokens, used),
-        ):
-            if limit is not None and value >= limit:
-                raise WorkerError(
-                    "budget_exhausted",
-                    f"cannot complete: the lease's budget of {limit} {name} is used up; lease a new endpoint",
-                    should_retry=False,
-                )
+    def recover(self) -> None:
+        """Correct what a worker process that died has left on the scoreboard."""
+        self.ledger.recover()
+        self.publish()
 
     async def _take(self, wait_s: float) -> None:
-        if self._taken < self._concurrency and not self._waiting:
+        """A place that is free is nobody's: one that is given up goes to the first in the queue, if there is one."""
+        if self._taken < self._concurrency:
             self._taken += 1
             self.publish()
             return
@@ -98,11 +98,22 @@ class Capacity:
             if place in self._waiting:
                 self._waiting.remove(place)
                 self.publish()
-            elif place.done() and not place.cancelled():
+            elif not place.cancelled() and place.exception() is None:
                 self._free()
             if isinstance(error, TimeoutError):
                 raise self._refusal(f"no place became free in {wait_s:g} s") from None
             raise
+
+    def _refuse_waiting(self) -> None:
+        """Tell those who wait in vain, as soon as nothing is left for them."""
+        try:
+            self.ledger.require()
+        except WorkerError as error:
+            for place in self._waiting:
+                if not place.done():
+                    place.set_exception(error)
+            self._waiting.clear()
+            self.publish()
 
     def _free(self) -> None:
         """Hand the place to the next in the queue, or give it up."""
@@ -116,10 +127,14 @@ class Capacity:
         self.publish()
 
     def _refusal(self, cause: str) -> WorkerError:
-        return WorkerError("at_capacity", f"cannot start a turn: {cause}", retry_after_s=RETRY_AFTER_S)
+        retry_after_s = jittered(RETRY_AFTER_S, self._jitter())
+        return WorkerError("at_capacity", f"cannot start a turn: {cause}", retry_after_s=retry_after_s)
 
     def publish(self) -> None:
-        """Write the places that are taken and waited for; a new worker process thereby corrects a dead one's."""
+        """Write the places that are taken and waited for, and since when nothing more can come of the lease."""
+        now_ns = time.monotonic_ns()
         self.board["in_flight"] = self._taken
         self.board["queued"] = len(self._waiting)
-        self.board["last_active_ns"] = time.monotonic_ns()
+        self.board["last_active_ns"] = now_ns
+        if not self._taken and not self.board["budget_exhausted_ns"] and self.ledger.is_used_up:
+            self.board["budget_exhausted_ns"] = now_ns

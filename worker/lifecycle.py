@@ -34,8 +34,8 @@ class Lifecycle:
         """Install the SIGTERM handler, start the heartbeat, and prepare the standby a little later."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._begin_end)
-        loop.call_later(self._lease.session.limits.standby_delay_s, self._lease.session.pool.refill)
-        self._lease.session.capacity.publish()
+        loop.call_later(self._lease.session.limits.standby_delay_s, self._lease.session.refill)
+        self._lease.session.capacity.recover()
         self._lease.session.capacity.board["booted_ns"] = time.monotonic_ns()
         self._lease.session.capacity.board.add("boots")
         self._tasks.append(loop.create_task(self._beat()))
@@ -60,8 +60,10 @@ class Lifecycle:
         os._exit(0)
 
     async def _beat(self) -> None:
-        board, pool = self._lease.session.capacity.board, self._lease.session.pool
+        capacity, pool = self._lease.session.capacity, self._lease.session.pool
+        board = capacity.board
         while True:
+            capacity.ledger.tick(time.monotonic())
             board["heartbeat_ns"] = time.monotonic_ns()
             board["standbys"] = pool.standbys
             board["standby_rss_bytes"] = pool.standby_rss_bytes

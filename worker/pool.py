@@ -72,6 +72,11 @@ class Pool:
                 self.on_standby_failed()
                 return
 
+    def rest(self) -> None:
+        """Stop the processes that serve nobody; after ``idle_s`` this is done anyway. The next turn starts new ones."""
+        for process in self._idle():
+            self._forget(process)
+
     async def close(self) -> None:
         """Fail what still runs with ``lease_closed``, stop every process and wait until each is gone."""
         self._is_closed = True
@@ -89,12 +94,7 @@ class Pool:
     def _rest_later(self) -> None:
         if self._rest_timer:
             self._rest_timer.cancel()
-        self._rest_timer = asyncio.get_running_loop().call_later(self._idle_s, self._rest)
-
-    def _rest(self) -> None:
-        """Stop the processes that have waited for a turn in vain for ``idle_s``; the next turn starts new ones."""
-        for process in self._idle():
-            self._forget(process)
+        self._rest_timer = asyncio.get_running_loop().call_later(self._idle_s, self.rest)
 
     def _idle(self) -> list[CliProcess]:
         return [*self._standbys, *(process for process in self._serving if process.is_idle)]

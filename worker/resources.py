@@ -10,6 +10,7 @@ from falcon.asgi import Request, Response
 
 from shared import health, http, openai, provider
 from shared.errors import RequestError
+from worker import budget
 from worker.completion import CompletionRequest, read_request
 from worker.lease import ServedLease
 from worker.session import query, stream
@@ -43,6 +44,8 @@ class Health:
                 "provider": spec.provider,
                 "model": spec.model,
                 "cli": cli,
+                "budget": budget.limits(session.capacity.ledger.budget),
+                "spent": session.capacity.ledger.spent,
                 "load": session.capacity.board.counts()
                 | {
                     "standbys": session.pool.standbys,

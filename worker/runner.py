@@ -45,7 +45,7 @@ class Turn:
 
     def __init__(self, process: CliProcess, request_id: str | None) -> None:
         self.id = f"turn-{next(_turn_ids)}"
-        self.request_id = request_id or "-"
+        self.request_id = request_id
         self.is_over = False
         self._process = process
         self._events: list[Event] = []
@@ -63,12 +63,16 @@ class Turn:
         return len(self._events)
 
     async def next_batch(self) -> list[Event]:
-        """All events that have arrived since the last call; waits for at least one."""
+        """All events that have arrived since the last call; waits for at least one, or :meth:`wake`."""
         await self._arrived.wait()
         self._arrived.clear()
         batch, self._events = self._events, []
         self._process.resume()
         return batch
+
+    def wake(self) -> None:
+        """Let the reader look, though nothing may have arrived."""
+        self._arrived.set()
 
     def end(self) -> None:
         """Leave the turn: interrupt it when it is still running. The process then decides whether it goes on."""
@@ -172,7 +176,7 @@ class CliProcess:
     def start_turn(self, prompt: Prompt, request_id: str | None = None) -> Turn:
         """Send a prompt; only while :attr:`has_room`."""
         turn = Turn(self, request_id)
-        _log.info("%s %s begins on process %s", turn.request_id, turn.id, self.pid)
+        self._log_turn("turn begins", turn)
         self._turns[turn.id] = turn
         self.turns_served += 1
         self._connection.start_turn(turn.id, prompt)
@@ -183,7 +187,7 @@ class CliProcess:
         """Forget a turn; an unfinished one is interrupted, by protocol where there is one, else by SIGTERM."""
         if self._turns.pop(turn.id, None) is None:
             return
-        _log.info("%s %s %s", turn.request_id, turn.id, "has ended" if turn.is_over else "is cancelled")
+        self._log_turn("turn ended" if turn.is_over else "turn cancelled", turn)
         if turn.is_over or self.exited.done():
             return
         if self._connection.interrupt(turn.id):
@@ -218,6 +222,10 @@ class CliProcess:
             self._signal(number)
         if not await self._exits_within(KILL_WAIT_S):
             raise WorkerError("internal_error", f"cannot stop process {self.pid}: it survived SIGKILL")
+
+    def _log_turn(self, message: str, turn: Turn) -> None:
+        request = {"request_id": turn.request_id} if turn.request_id else {}
+        _log.info(message, extra={"turn": turn.id, "cli_pid": self.pid, **request})
 
     async def _exits_within(self, wait_s: float) -> bool:
         await asyncio.wait([self.exited], timeout=wait_s)

@@ -15,19 +15,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
 from shared import isolation, provider
+from shared.contracts import Budget
 from shared.errors import ProviderError
 from shared.events import PREAMBLE, Event
 from shared.launch import TurnLimits
 from shared.provider import Prompt
 from shared.result import Completion, Projection, Shown
+from worker.budget import Account
 from worker.capacity import Capacity
 from worker.inputs import private_inputs
 from worker.pool import Pool
-from worker.runner import Turn
+from worker.runner import CliProcess, Turn
 from worker.starter import Starter
 from worker.trouble import Trouble
 
@@ -44,6 +47,17 @@ class Session:
         self.capacity = capacity
         self.trouble = Trouble(capacity.board)
         pool.on_standby_failed = self.trouble.standby_failed
+
+    def refill(self) -> None:
+        """Prepare for the next turn, if there may be one."""
+        if not self.capacity.ledger.is_used_up:
+            self.pool.refill()
+
+    def give_back(self, process: CliProcess) -> None:
+        """After a turn; when there can be no other one, nothing that is idle goes on."""
+        self.pool.give_back(process)
+        if self.capacity.ledger.is_used_up:
+            self.pool.rest()
 
     async def close(self) -> None:
         """Stop every process of the session."""
@@ -92,26 +106,33 @@ class TurnStream:
             await self._batches.aclose()  # type: ignore[attr-defined]
 
     async def _run(self, heartbeat_s: float | None) -> AsyncIterator[list[Shown]]:
-        session = self._session
-        async with session.capacity.place(session.limits.queue_s), session.trouble.of_turn():
+        session, prompt = self._session, self._prompt
+        chars = len(prompt.text) + len(prompt.system)
+        async with (
+            session.capacity.place(session.limits.queue_s, chars) as account,
+            session.trouble.of_turn(),
+        ):
             process = session.pool.checkout()
-            turn = process.start_turn(self._prompt, self._request_id)
-            asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.pool.refill)
+            turn = process.start_turn(prompt, self._request_id)
+            account.begin(turn.wake, time.monotonic())
+            asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.refill)
             try:
-                async for batch in self._pieces(turn, heartbeat_s):
+                async for batch in self._pieces(turn, account, heartbeat_s):
                     yield batch
             finally:
                 turn.end()
-                session.pool.give_back(process)
+                session.give_back(process)
 
-    async def _pieces(self, turn: Turn, heartbeat_s: float | None) -> AsyncIterator[list[Shown]]:
-        clock = _Clock(self._session.limits)
+    async def _pieces(
+        self, turn: Turn, account: Account, heartbeat_s: float | None
+    ) -> AsyncIterator[list[Shown]]:
+        clock = _Clock(self._session.limits, account)
         while not self._projection.is_over:
             events = await clock.wait(turn.next_batch, heartbeat_s)
             shown = self._projection.show(events)
+            account.observe(self._projection, time.monotonic())
             if shown or not events:
                 yield shown
-        self._session.capacity.use(self._projection.completion.usage)
         if self._projection.error is not None:
             raise self._projection.error
 
@@ -124,18 +145,21 @@ async def open_session(
     concurrency: int = DEFAULT_CONCURRENCY,
     standby: int = 1,
     limits: TurnLimits | None = None,
+    budget: Budget | None = None,
 ) -> AsyncIterator[Session]:
     """A session on this machine's own command line, in a private workspace that is removed at the end.
 
     Takes executable, login and variables from this process's environment, as a supervisor would. Raises
-    RequestError ``unsupported_provider``, ProviderError ``cli_not_found``, ``not_logged_in`` or
-    ``provider_crashed``.
+    RequestError ``unsupported_provider`` or ``invalid_lease_options``, ProviderError ``cli_not_found``,
+    ``not_logged_in`` or ``provider_crashed``.
     """
+    provider.require_cost_reports(provider.load(provider_name), budget)
     async with private_inputs(provider_name, model=model) as inputs:
         limits = limits or TurnLimits()
         starter = Starter(provider.load(provider_name), inputs, limits, before_exec=isolation.die_with_parent)
         pool = Pool(starter.start, standby, limits.standby_idle_s)
-        session = Session(pool, limits, Capacity(concurrency=concurrency, queue_limit=DEFAULT_QUEUE_LIMIT))
+        capacity = Capacity(concurrency=concurrency, queue_limit=DEFAULT_QUEUE_LIMIT, budget=budget)
+        session = Session(pool, limits, capacity)
         pool.refill()
         try:
             yield session
@@ -146,7 +170,7 @@ async def open_session(
 async def query(session: Session, prompt: Prompt | str, *, request_id: str | None = None) -> Completion:
     """One turn, answered whole. Cancelling the call cancels the turn. Its log lines carry ``request_id``.
 
-    Raises ProviderError (the turn failed) or WorkerError (``at_capacity``, ``budget_exhausted``, ``lease_closed``).
+    Raises ProviderError (the turn failed) or WorkerError (``at_capacity``, ``insufficient_quota``, ``lease_closed``).
     """
     async with stream(session, prompt, request_id=request_id) as turn:
         async for _ in turn.batches():
@@ -162,8 +186,9 @@ def stream(session: Session, prompt: Prompt | str, *, request_id: str | None = N
 class _Clock:
     """The deadlines of one running turn."""
 
-    def __init__(self, limits: TurnLimits) -> None:
+    def __init__(self, limits: TurnLimits, account: Account) -> None:
         self._limits = limits
+        self._account = account
         self._now = asyncio.get_running_loop().time
         self._total_at = self._now() + limits.total_s
         self._silence_at = self._now() + limits.first_output_s
@@ -172,9 +197,12 @@ class _Clock:
     async def wait(
         self, next_batch: Callable[[], Awaitable[list[Event]]], heartbeat_s: float | None
     ) -> list[Event]:
-        """The next events; [] when ``heartbeat_s`` passed without any. Raises ``provider_timeout``."""
+        """The next events; [] when ``heartbeat_s`` passed without any, or the budget wants a look.
+
+        Raises ``provider_timeout``.
+        """
         deadline = min(self._total_at, self._silence_at)
-        wait_s = deadline - self._now()
+        wait_s = min(deadline - self._now(), self._account.cli_left_s)
         if heartbeat_s is not None:
             wait_s = min(wait_s, heartbeat_s)
         try:

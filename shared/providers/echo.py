@@ -28,7 +28,7 @@ def _command(inputs: CommandInputs) -> Command:
 PROVIDER = Provider(
     name="echo",
     title="Echo",
-    capabilities=("interrupt", "streaming"),
+    capabilities=("cost", "interrupt", "streaming"),
     published=False,
     example_model="any",
     executable=Executable(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared.contracts import LeaseOptions
+from shared.contracts import Budget, LeaseOptions
 
 Parsers = Any
 """What ``add_subparsers`` returns; argparse has no public name for it."""
@@ -54,12 +54,21 @@ def add_lease_options(parser: argparse.ArgumentParser, defaults: LeaseOptions) -
         "idle_timeout_s": (float, "S", "it ends after this time unused (default: %(default)g)"),
         "owner_pid": (int, "PID", "it ends with this process"),
         "concurrency": (int, "N", "turns at once; more wait (default: %(default)s)"),
+        "queue_limit": (int, "N", "requests that may wait (default: the supervisor's setting)"),
         "standby": (int, "N", "command lines kept ready for the next turn (default: %(default)s)"),
         "group": (str, "NAME", "your name for leases that belong together"),
     }
     for name, (kind, metavar, text) in helps.items():
         flag, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
         parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+    parser.add_argument(
+        "--budget",
+        action="append",
+        default=[],
+        type=_limit,
+        metavar="NAME=NUMBER",
+        help=f"what it may spend, once for each of {', '.join(Budget.__struct_fields__)}; used up, it ends",
+    )
 
 
 def request(options: argparse.Namespace) -> dict[str, Any]:
@@ -70,8 +79,16 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
 
 def lease_options(options: argparse.Namespace) -> dict[str, Any]:
     """The lease options; the supervisor checks their values."""
-    names = ("ttl_s", "idle_timeout_s", "owner_pid", "concurrency", "standby", "group")
-    return {name: getattr(options, name) for name in names}
+    names = ("ttl_s", "idle_timeout_s", "owner_pid", "concurrency", "queue_limit", "standby", "group")
+    return {name: getattr(options, name) for name in names} | {"budget": dict(options.budget) or None}
+
+
+def _limit(text: str) -> tuple[str, int | float]:
+    name, _, number = text.partition("=")
+    try:
+        return name, int(number) if number.isdecimal() else float(number)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=NUMBER") from None
 
 
 def _folder(text: str) -> Path:

@@ -76,6 +76,23 @@ def test_ensure_json(run: Run, supervisor_client: SupervisorClient):
     supervisor_client.release_endpoint(answer["endpoint"]["lease_ref"])
 
 
+def test_budgets_and_queues_are_options(run: Run, supervisor_client: SupervisorClient):
+    """Whatever the command that leases: a limit is kept, an unknown one refused, and a wrong word never sent."""
+    budget = ("--budget", "requests=1", "--budget", "cli_s=2.5", "--queue-limit", "0")
+    script = 'for i in 1 2; do curl -s -o /dev/null -w "%{http_code} " "$OPENAI_BASE_URL/chat/completions" '
+    script += """-H "Authorization: Bearer $OPENAI_API_KEY" -d '{"prompt":"x"}'; done"""
+    ran = run("run", *LEASE, *budget, "--", "sh", "-c", script)
+    assert (ran.returncode, ran.stdout) == (0, "200 429 "), ran.stderr
+    unknown = run("ensure", *LEASE, "--budget", "wishes=3")
+    assert unknown.returncode == 3
+    assert "budget.wishes is not a known field" in unknown.stderr
+    for wrong in ("requests", "requests=many", ""):
+        refused = run("ensure", *LEASE, "--budget", wrong)
+        assert refused.returncode == 2
+        assert "is not NAME=NUMBER" in refused.stderr
+    assert not live(supervisor_client)
+
+
 def test_ensure_env_is_for_a_shell(run: Run, supervisor_client: SupervisorClient):
     """A real shell evaluates it, and a real client could use it."""
     exports = run("ensure", *LEASE, "--env").stdout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import socket
 import threading
 import time
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import openai
 import pytest
 
 from supervisor import EndpointDescriptor, SupervisorClient
@@ -207,12 +207,19 @@ def test_a_turn_is_logged_under_its_request_id(
     answer = http.post(url(shared_lease), headers=headers, json=say("not for the log"))
     assert answer.headers["x-request-id"] == "mine-2"
     log = state_home / "leases" / shared_lease.lease_ref / "worker.log"
-    until(lambda: "mine-2 POST" in log.read_text())
-    lines = [line.partition("mine-2 ")[2] for line in log.read_text().splitlines() if "mine-2 " in line]
+    until(lambda: len(lines_of(log, "mine-2")) == 3)
+    lines = lines_of(log, "mine-2")
+    assert [line["message"] for line in lines] == ["turn begins", "turn ended", "answered"]
     begun, ended, _ = lines
-    assert re.fullmatch(r"turn-\d+ begins on process \d+", begun)
-    assert re.fullmatch(r"turn-\d+ has ended", ended)
+    assert begun["turn"] == ended["turn"]
+    assert begun["cli_pid"] == ended["cli_pid"] > 0
     assert "not for the log" not in log.read_text()
+
+
+def lines_of(log: Path, request_id: str) -> list[dict[str, Any]]:
+    """What is logged of a request."""
+    lines = [json.loads(line) for line in log.read_text().splitlines() if request_id in line]
+    return [line for line in lines if line.get("request_id") == request_id]
 
 
 def test_ignored_parameters_are_named(http: httpx.Client, shared_lease: EndpointDescriptor):
@@ -328,7 +335,8 @@ def test_beyond_the_queue_is_429(http: httpx.Client, supervisor_client: Supervis
         until(lambda: supervisor_client.endpoint(descriptor).load["queued"] == 16)
         refused = ask(http, descriptor, "x")
         assert (refused.status_code, code_of(refused)) == (429, "at_capacity")
-        assert int(refused.headers["retry-after"]) >= 1
+        assert 2000 <= int(refused.headers["retry-after-ms"]) <= 4000
+        assert int(refused.headers["retry-after"]) >= 2
         assert "x-should-retry" not in refused.headers
     finally:
         for connection in waiting:
@@ -338,11 +346,70 @@ def test_beyond_the_queue_is_429(http: httpx.Client, supervisor_client: Supervis
 
 
 def test_a_budget_is_kept(http: httpx.Client, lease: Make):
-    """The third request of two is refused."""
+    """The third request of two is refused, in words and in fields; health shows both sides all the time."""
     descriptor = lease(budget={"requests": 2})
     assert [ask(http, descriptor, "x").status_code for _ in range(2)] == [200, 200]
     refused = ask(http, descriptor, "x")
-    assert (refused.status_code, code_of(refused)) == (429, "budget_exhausted")
+    assert (refused.status_code, code_of(refused)) == (429, "insufficient_quota")
+    assert refused.headers["x-should-retry"] == "false"
+    body = refused.json()
+    assert body["error"]["type"] == "insufficient_quota"
+    assert "2 of 2 requests spent" in body["error"]["message"]
+    assert (body["budget"], body["spent"]["requests"], body["spent"]["total_tokens"]) == (
+        {"requests": 2},
+        2,
+        4,
+    )
+    health = http.get(url(descriptor, "/health"), headers=descriptor.headers).json()
+    assert (health["budget"], health["spent"]) == (body["budget"], body["spent"])
+
+
+SLOW = "[[pause:0.05]] " + "word " * 100
+
+
+def test_a_stream_that_goes_over_its_budget_ends_with_an_error_object(
+    http: httpx.Client, supervisor_client: SupervisorClient, lease: Make
+):
+    """After what it said, with what was spent, without the end mark; and its command line is gone."""
+    descriptor = lease(budget={"total_tokens": 140})
+    answer = ask(http, descriptor, SLOW, stream=True)
+    assert answer.status_code == 200
+    *chunks, last = chunks_of(answer)
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert SLOW.endswith(text) or text in SLOW
+    assert text
+    assert last["error"]["code"] == "insufficient_quota"
+    assert (last["budget"], last["spent"]["total_tokens"] > 140) == ({"total_tokens": 140}, True)
+    assert 0 < last["spent"]["estimated_tokens"] < 100
+    assert "[DONE]" not in answer.text
+    until(lambda: len(supervisor_client.endpoint(descriptor).processes) == 2)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_the_official_client_recognises_the_end_of_a_budget(lease: Make, streaming: bool):
+    """As the end of a quota, which it does not try again."""
+    descriptor = lease(budget={"total_tokens": 20})
+    token = descriptor.headers["authorization"].removeprefix("Bearer ")
+    with openai.OpenAI(base_url=descriptor.base_url, api_key=token) as client:
+        for _ in range(2):
+            with pytest.raises(openai.RateLimitError) as refused:
+                client.chat.completions.create(
+                    model="any", messages=[{"role": "user", "content": SLOW}], stream=streaming
+                )
+            assert (refused.value.code, refused.value.type) == ("insufficient_quota", "insufficient_quota")
+            assert refused.value.response.json()["spent"]["requests"] == 0
+
+
+def test_the_queue_is_as_long_as_the_lease_asks(
+    http: httpx.Client, supervisor_client: SupervisorClient, lease: Make
+):
+    """None waits where none may."""
+    descriptor = lease(concurrency=1, queue_limit=0)
+    with raw_request(descriptor, say("[[silence]] x")):
+        until(lambda: supervisor_client.endpoint(descriptor).load["in_flight"] == 1)
+        refused = ask(http, descriptor, "x")
+        assert (refused.status_code, code_of(refused)) == (429, "at_capacity")
+        assert "1 turns run and 0 wait already" in refused.json()["error"]["message"]
 
 
 def test_a_release_ends_a_running_stream_with_an_error_object(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import psutil
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from shared.errors import ProviderError, WorkerError
 from shared.launch import TurnLimits
 from shared.openai import HEARTBEAT, ChunkEncoder
+from worker.capacity import RETRY_AFTER_S
 from worker.runner import BACKLOG_EVENTS
 from worker.session import Session, open_session, query, stream
 from worker.sse import EventStream
@@ -28,7 +30,7 @@ def misbehaving_echo(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ASM_ENDPOINT_ECHO_MISBEHAVE", "1")
 
 
-def run(scenario: Callable[[Session], Awaitable[None]], limits: TurnLimits = SOON, **more: int) -> None:
+def run(scenario: Callable[[Session], Awaitable[None]], limits: TurnLimits = SOON, **more: Any) -> None:
     """The scenario in a session of its own, after which no process is left."""
 
     async def whole() -> None:
@@ -93,7 +95,8 @@ def test_nobody_waits_in_the_queue_for_longer_than_queue_s():
             await anext(running.batches(0.01))
             with pytest.raises(WorkerError, match="no place became free in") as caught:
                 await query(session, "hello")
-            assert (caught.value.code, caught.value.retry_after_s) == ("at_capacity", 2.0)
+            assert caught.value.code == "at_capacity"
+            assert (caught.value.retry_after_s or 0) >= RETRY_AFTER_S
 
     run(scenario, TurnLimits(queue_s=SHORT_S, exit_grace_s=GRACE_S), concurrency=1)
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from shared.claude_wire import ClaudeConnection
-from shared.events import Failure, Notice, Result
+from shared.events import Failure, Notice, Result, Usage
 from shared.framing import LineFramer
 from shared.provider import Prompt
 from shared.result import Projection
@@ -66,6 +66,20 @@ OUTCOMES = {
 }
 
 
+COUNTED = {
+    "success": (Usage(prompt_tokens=227, completion_tokens=4), 0, 0.000988),
+    "streaming50": (Usage(prompt_tokens=229, completion_tokens=50), 0, 0.001916),
+    "max_tokens": (Usage(prompt_tokens=229, completion_tokens=4), 0, None),
+    "e401_retries0": (Usage(), 0, 0.0),
+    "disconnect_slow_nofb": (Usage(prompt_tokens=227, completion_tokens=1), len(words(2)), 0.000948),
+    "sigint": (Usage(prompt_tokens=229, completion_tokens=1), len(words(6)), 0.001036),
+    "sigterm": (Usage(prompt_tokens=229, completion_tokens=1), len(words(7)), None),
+    "sj_double_init": (None, 0, None),
+    "tool_attempt": (Usage(prompt_tokens=227, completion_tokens=1), len("ec"), None),
+}
+"""Usage, characters after the last count, and cost in USD, however the turn ended."""
+
+
 def started() -> ClaudeConnection:
     """A connection with one turn under way."""
     connection = ClaudeConnection()
@@ -105,6 +119,17 @@ def test_a_recording_has_its_outcome_however_it_is_cut(name: str, chunk_bytes: i
     if expected.usage:
         assert completion.usage is not None
         assert (completion.usage.prompt_tokens, completion.usage.completion_tokens) == expected.usage
+
+
+@pytest.mark.parametrize("chunk_bytes", CHUNK_BYTES)
+@pytest.mark.parametrize("name", COUNTED)
+def test_what_a_turn_has_used_is_known_however_it_ends(name: str, chunk_bytes: int):
+    """The prompt as soon as the model answers, the answer when it has ended, the cost when claude tells it."""
+    projection = replay(name, chunk_bytes)
+    usage, uncounted_chars, cost_usd = COUNTED[name]
+    assert projection.usage == usage
+    assert projection.uncounted_chars == uncounted_chars
+    assert projection.cost_usd == pytest.approx(cost_usd)
 
 
 def test_a_turn_is_two_lines():

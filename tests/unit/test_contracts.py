@@ -367,6 +367,7 @@ WRONG_TYPES: dict[str, dict[str, list[object]]] = {
         "idle_timeout_s": [0, -5, 604_801, float("nan"), "60", True, None],
         "owner_pid": [0, -1, "1", 1.5, True],
         "concurrency": [0, 65, -1, 1.5, "4", True, None],
+        "queue_limit": [-1, 1025, 0.5, "4", True],
         "budget": [5, [], "x"],
         "standby": [-1, 9, "1", 0.5, True, None],
         "group": ["", "g" * 129, 5, [], True],
@@ -434,6 +435,13 @@ def test_every_field_has_a_refused_value(code: str, kind: type[msgspec.Struct], 
         ("invalid_lease_options", {"contract_version": "x"}, "contract_version", "is not a known field"),
         ("invalid_lease_options", {"budget": {"tokens": 5}}, "budget.tokens", "is not a known field"),
         ("invalid_lease_options", {"budget": {"requests": 0}}, "budget.requests", "must be an integer >= 1"),
+        ("invalid_lease_options", {"budget": {"cost_usd": 0}}, "budget.cost_usd", "must be a number > 0"),
+        (
+            "invalid_lease_options",
+            {"budget": {"cli_s": 1.1e9}},
+            "budget.cli_s",
+            "must be a number <= 1000000000.0",
+        ),
         (
             "invalid_lease_options",
             {"budget": {"total_tokens": "9"}},
@@ -470,9 +478,11 @@ def test_structs_are_validated_too(options: LeaseOptions) -> None:
     [
         {"ttl_s": 1, "idle_timeout_s": 1, "concurrency": 1, "standby": 0},
         {"ttl_s": 604_800, "idle_timeout_s": 604_800.0, "concurrency": 64, "standby": 8},
-        {"owner_pid": 1, "budget": {"requests": 1, "total_tokens": 1}},
-        {"owner_pid": None, "budget": None},
-        {"budget": {"requests": None, "total_tokens": None}},
+        {"owner_pid": 1, "budget": {"requests": 1, "total_tokens": 1, "cost_usd": 1e-9, "cli_s": 1e9}},
+        {"owner_pid": None, "budget": None, "queue_limit": None},
+        {"budget": dict.fromkeys(Budget.__struct_fields__)},
+        {"queue_limit": 0},
+        {"queue_limit": 1024},
     ],
 )
 def test_lease_options_take_their_bounds(options: dict[str, Any]) -> None:

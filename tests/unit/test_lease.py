@@ -19,6 +19,7 @@ from supervisor.lease import (
 )
 from supervisor.table import CLOSED_KEPT, LeaseRecord, LeaseTable
 
+BUDGET_GRACE_S = 30.0
 HAPPENINGS: tuple[Happening, ...] = (*Cause, *Step)
 EXPECTED_STEPS = {
     (State.STARTING, Step.BOOTED): State.READY,
@@ -82,7 +83,7 @@ def test_only_one_edge_stops_a_family(before: State, after: State):
 
 def test_the_first_cause_wins_and_the_family_is_stopped_once():
     """Whoever asks later, and however often."""
-    table, lease = LeaseTable(), record()
+    table, lease = LeaseTable(BUDGET_GRACE_S), record()
     table.add(lease)
     table.apply(lease, Step.BOOTED)
     stops = [table.apply(lease, cause) for cause in (Cause.EXPIRED, Cause.RELEASED, Cause.CRASHED)]
@@ -97,7 +98,7 @@ def test_the_first_cause_wins_and_the_family_is_stopped_once():
 
 def test_an_illegal_happening_changes_nothing():
     """The state is as before."""
-    table, lease = LeaseTable(), record()
+    table, lease = LeaseTable(BUDGET_GRACE_S), record()
     with pytest.raises(IllegalTransition):
         table.apply(lease, Step.EMPTIED)
     assert lease.state is State.STARTING
@@ -121,7 +122,7 @@ def test_leases_are_overdue(
     state: State, now: float, last_active_s: int, in_flight: int, cause: Cause | None
 ):
     """By their time to live while they live, by idleness only when ready and without work."""
-    table, lease = LeaseTable(), record()
+    table, lease = LeaseTable(BUDGET_GRACE_S), record()
     table.add(lease)
     lease.state = state
     lease.scoreboard["last_active_ns"] = last_active_s * 1_000_000_000
@@ -129,9 +130,32 @@ def test_leases_are_overdue(
     assert table.overdue(now) == ([(lease, cause)] if cause else [])
 
 
+@pytest.mark.parametrize(
+    ("state", "exhausted_s", "now", "cause"),
+    [
+        (State.READY, 0, 99.0, None),
+        (State.READY, 50, 50.0 + BUDGET_GRACE_S - 0.1, None),
+        (State.READY, 50, 50.0 + BUDGET_GRACE_S, Cause.BUDGET_EXHAUSTED),
+        (State.READY, 50, 100.0, Cause.EXPIRED),
+        (State.STOPPING, 50, 500.0, None),
+        (State.CLOSED, 50, 500.0, None),
+    ],
+)
+def test_a_lease_without_budget_ends_after_a_grace(
+    state: State, exhausted_s: int, now: float, cause: Cause | None
+):
+    """So that its callers learn why; a worker that never said so is not meant."""
+    table, lease = LeaseTable(BUDGET_GRACE_S), record()
+    table.add(lease)
+    lease.state = state
+    lease.scoreboard["last_active_ns"] = int(now * 1e9)
+    lease.scoreboard["budget_exhausted_ns"] = exhausted_s * 1_000_000_000
+    assert table.overdue(now) == ([(lease, cause)] if cause else [])
+
+
 def test_closed_leases_are_remembered_for_a_while():
     """The oldest are forgotten, the living never."""
-    table = LeaseTable()
+    table = LeaseTable(BUDGET_GRACE_S)
     living = record("living")
     table.add(living)
     for number in range(CLOSED_KEPT + 10):

@@ -67,7 +67,11 @@ def test_pieces_before_a_failure_are_shown():
     assert shown == "a"
     assert projection.error is not None
     assert projection.error.status == 429
-    assert projection.error.headers() == {"retry-after": "7", "x-should-retry": "false"}
+    assert projection.error.headers() == {
+        "retry-after": "7",
+        "retry-after-ms": "7000",
+        "x-should-retry": "false",
+    }
 
 
 def test_a_request_for_a_tool_ends_the_turn():
@@ -111,3 +115,31 @@ def test_reasoning_is_kept_apart():
     pieces = projection.show([Thinking("hm "), AssistantDelta("yes"), DONE])
     assert [type(piece) for piece in pieces] == [Thinking, AssistantDelta]
     assert (projection.completion.reasoning, projection.completion.text) == ("hm ", "yes")
+
+
+def test_what_nobody_has_counted_is_measured():
+    """Characters of text and reasoning since the last count, however they came."""
+    projection = Projection()
+    projection.show([AssistantDelta("four"), Thinking("123456")])
+    assert (projection.usage, projection.uncounted_chars) == (None, 10)
+    counted = Usage(prompt_tokens=1)
+    projection.show(
+        [AssistantDelta("more"), CostUpdate(counted), AssistantDelta("ab"), AssistantMessage("fourmoreabc")]
+    )
+    assert (projection.usage, projection.uncounted_chars) == (counted, 3)
+    projection.show([CostUpdate(None, 0.5)])
+    assert (projection.usage, projection.uncounted_chars, projection.cost_usd) == (counted, 3, 0.5)
+    projection.show([AssistantDelta("z"), Result(usage=counted, cost_usd=0.75)])
+    assert (projection.uncounted_chars, projection.completion.cost_usd) == (0, 0.75)
+
+
+@pytest.mark.parametrize(
+    "event", [AssistantDelta("a"), Thinking("a"), AssistantMessage("a"), Result(text="a")]
+)
+def test_it_knows_when_a_caller_has_seen_something(event: Event):
+    """Which is when the time to the first piece ends."""
+    projection = Projection()
+    projection.show([RunStarted(), Notice("x"), CostUpdate(Usage())])
+    assert not projection.has_shown
+    projection.show([event])
+    assert projection.has_shown
