@@ -1,25 +1,34 @@
-"""Finding a family of processes and proving it gone. The only module that uses psutil.
+"""Finding a family of processes and proving it gone, from ``/proc`` alone.
 
-A process is identified by pid and create time, never by pid alone. One pass over the process table serves all
-families (asking psutil for each family's children would scan the table once per process).
+A process is identified by pid and start time, never by pid alone; the start time is in clock ticks since boot, which no
+change of the wall clock touches. One pass over the process table serves all families. It reads one file for each
+process; psutil reads several for the same fields and takes many times as long (``tests/bench/test_monitor.py`` measures
+it), and the pass is made every second.
 """
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Iterable, Iterator
 
 import msgspec
-import psutil
 
 from shared.launch import MARKER_VARIABLE
 from shared.pidns import pid_namespace
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+ZOMBIE_STATES = frozenset({"Z", "X", "x"})
+STATE, PPID, UTIME, STIME, START, RSS = 0, 1, 11, 12, 19, 21
+"""Positions in ``/proc/PID/stat`` after the name, by proc(5)."""
 
 
 class ProcessId(msgspec.Struct, frozen=True, order=True):
     """A process that cannot be confused with a later one of the same pid."""
 
     pid: int
-    create_time: float
+    start_ticks: int
 
 
 class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,22 +43,45 @@ class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def table() -> dict[int, ProcessRow]:
-    """The process table now, by pid."""
+    """The process table now, by pid. Raises OSError where there is no ``/proc``."""
     rows = {}
-    wanted = ["pid", "ppid", "create_time", "name", "memory_info", "cpu_times", "status"]
-    for process in psutil.process_iter(wanted):
-        info = process.info
-        if info["create_time"] is None or info["memory_info"] is None:
-            continue
-        rows[info["pid"]] = ProcessRow(
-            id=ProcessId(info["pid"], info["create_time"]),
-            ppid=info["ppid"] or 0,
-            name=info["name"] or "",
-            rss_bytes=info["memory_info"].rss,
-            cpu_s=info["cpu_times"].user + info["cpu_times"].system if info["cpu_times"] else 0.0,
-            is_zombie=info["status"] == psutil.STATUS_ZOMBIE,
-        )
+    for entry in os.listdir("/proc"):
+        if entry.isdecimal() and (row := read(int(entry))):
+            rows[row.id.pid] = row
     return rows
+
+
+def read(pid: int) -> ProcessRow | None:
+    """One line of it; None when there is no such process."""
+    try:
+        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            stat = os.read(fd, 4096).decode(errors="replace")
+        finally:
+            os.close(fd)
+    except OSError:
+        return None
+    head, _, tail = stat.rpartition(")")  # the name may hold anything, parentheses too
+    fields = tail.split()
+    return ProcessRow(
+        id=ProcessId(pid, int(fields[START])),
+        ppid=int(fields[PPID]),
+        name=head.partition("(")[2],
+        rss_bytes=int(fields[RSS]) * PAGE_BYTES,
+        cpu_s=(int(fields[UTIME]) + int(fields[STIME])) / TICKS_PER_S,
+        is_zombie=fields[STATE] in ZOMBIE_STATES,
+    )
+
+
+def create_time_s(process: ProcessId) -> float:
+    """When it began, in seconds since the epoch, as the wall clock was when this process first asked."""
+    return _boot_time_s() + process.start_ticks / TICKS_PER_S
+
+
+@functools.cache
+def _boot_time_s() -> int:
+    with open("/proc/stat", encoding="ascii") as stat:
+        return next(int(line.split()[1]) for line in stat if line.startswith("btime "))
 
 
 def children_by_parent(rows: dict[int, ProcessRow]) -> dict[int, list[ProcessRow]]:
@@ -80,21 +112,15 @@ def available_memory_bytes() -> int:
 
 
 def identify(pid: int) -> ProcessId | None:
-    """The identity of a running process, None when there is none of that pid."""
-    try:
-        return ProcessId(pid, psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess:
-        return None
+    """The identity of a process, a zombie's too; None when there is none of that pid."""
+    row = read(pid)
+    return row.id if row else None
 
 
 def is_alive(process: ProcessId) -> bool:
     """Whether that very process still runs; a zombie does not."""
-    try:
-        found = psutil.Process(process.pid)
-        is_same: bool = found.create_time() == process.create_time
-        return is_same and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    row = read(process.pid)
+    return row is not None and row.id == process and not row.is_zombie
 
 
 def alive(processes: Iterable[ProcessId]) -> list[ProcessId]:
@@ -102,18 +128,32 @@ def alive(processes: Iterable[ProcessId]) -> list[ProcessId]:
     return [process for process in processes if is_alive(process)]
 
 
+def is_below(pid: int, ancestor: int) -> bool:
+    """Whether a process descends from another one."""
+    while pid > 1 and (row := read(pid)):
+        pid = row.ppid
+        if pid == ancestor:
+            return True
+    return False
+
+
 def in_namespace(namespace: int) -> Iterator[int]:
-    """Pids of the running processes in a PID namespace."""
-    return (pid for pid in psutil.pids() if pid_namespace(pid) == namespace)
+    """Pids of the processes in a PID namespace, zombies left out."""
+    return (pid for pid in pids() if pid_namespace(pid) == namespace)
 
 
 def with_marker(lease_ref: str) -> Iterator[int]:
     """Pids of the processes whose environment carries the lease's marker."""
     wanted = f"{MARKER_VARIABLE}={lease_ref}".encode()
-    for pid in psutil.pids():
+    for pid in pids():
         try:
             with open(f"/proc/{pid}/environ", "rb") as environ:
                 if wanted in environ.read().split(b"\0"):
                     yield pid
         except OSError:
             continue
+
+
+def pids() -> list[int]:
+    """Every pid now."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdecimal()]

@@ -1,0 +1,59 @@
+"""Listening on and connecting to AF_UNIX SEQPACKET sockets whose names may be long.
+
+A socket address holds only 108 bytes, so the folder is reached by way of a descriptor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+PRIVATE_UMASK = 0o177
+BACKLOG = 4
+
+
+def listen_at(path: Path) -> socket.socket:
+    """A socket that listens under that name, for its owner alone; an old name is taken over. Raises OSError."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        previous = os.umask(PRIVATE_UMASK)
+        try:
+            with _address(path) as address:
+                listener.bind(address)
+        finally:
+            os.umask(previous)
+        listener.listen(BACKLOG)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def connect_to(path: Path, timeout_s: float) -> socket.socket:
+    """A connection to who listens under that name, not blocking.
+
+    Raises OSError: there is no such name, nobody listens, or nobody has accepted for ``timeout_s``.
+    """
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    connection.settimeout(timeout_s)
+    try:
+        with _address(path) as address:
+            connection.connect(address)
+        connection.setblocking(False)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+@contextlib.contextmanager
+def _address(path: Path) -> Iterator[str]:
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
