@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+DESCRIPTORS = 65_536
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -62,6 +64,12 @@ def new_pid_namespace_for_children() -> Iterator[None]:
             _check(_libc.setns(own, CLONE_NEWPID), "setns(CLONE_NEWPID)")
     finally:
         os.close(own)
+
+
+def raise_descriptor_limit() -> None:
+    """Room for some descriptors of every lease, as far as the system allows; the usual 1024 are for small programs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
 
 
 def _check(result: int, call: str) -> None:

@@ -1,8 +1,26 @@
 """The whole protocol between supervisor and zygote: one SEQPACKET socket, one JSON message per packet.
 
-Supervisor to zygote: :class:`Launch` (with three descriptors, in the order of :data:`LAUNCH_FDS`), :class:`Stop`.
-Zygote to supervisor: :class:`Ready` once, then per lease :class:`Launched` or :class:`LaunchFailed`, and at the very
-end of every launched family :class:`Exited`. When the supervisor's end closes, the zygote stops all and exits.
+::
+
+    supervisor                                  zygote
+    Hello(protocol, adopt_grace_s)        ->
+                                          <-    Ready(protocol, pid, ...), then of each family that it has:
+                                          <-    Running   + scoreboard, namespace
+                                          <-    Exited    of families whose end nobody has confirmed yet
+                                          <-    Told      that was all
+    Launch(spec) + LAUNCH_FDS             ->
+                                          <-    Launched + namespace, or LaunchFailed
+    Stop(lease_ref, kill_after_s)         ->
+                                          <-    Exited    at the very end of every family
+    Confirm(lease_ref)                    ->    forget that family
+    End                                   ->    stop all, exit
+
+A supervisor that goes without an End may come back: the zygote keeps its families for ``adopt_grace_s``, and tells the
+next one that connects what it has. Without a next one it kills all and exits. An Exited is told until it is confirmed,
+so an end is never lost with the supervisor that it was told to.
+
+``PROTOCOL`` is raised with every change that an older peer would misread. ``Hello``, ``Ready`` and the SIGTERM that
+ends a zygote with all its families mean the same in every version, so a supervisor can always tell what it has met.
 
 No message holds a secret: a lease's token travels as its SHA-256, and the variables that authenticate a command
 line travel in a memory file whose descriptor the zygote hands on unread.
@@ -15,7 +33,9 @@ import msgspec
 from shared.contracts import Budget
 from shared.logs import LogSettings
 
+PROTOCOL = 1
 MAX_MESSAGE_BYTES = 64 * 1024
+MAX_MESSAGE_FDS = 3
 LAUNCH_FDS = ("listener", "variables", "scoreboard")
 """Listening TCP socket; memory file with the command line's variables as a JSON object; memory file for counters."""
 
@@ -83,6 +103,13 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Of the request that asked for the lease, for the log."""
 
 
+class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
+    """The first message of every supervisor. ``adopt_grace_s`` is how long its families may live without one."""
+
+    protocol: int
+    adopt_grace_s: float
+
+
 class Launch(msgspec.Struct, frozen=True, tag="launch"):
     """Fork one worker family."""
 
@@ -96,20 +123,49 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, tag="stop"):
     kill_after_s: float
 
 
+class Confirm(msgspec.Struct, frozen=True, kw_only=True, tag="confirm"):
+    """The Exited of that lease has been written down; the zygote may forget it."""
+
+    lease_ref: str
+
+
+class End(msgspec.Struct, frozen=True, tag="end"):
+    """Kill what still runs, and exit; nobody will come back."""
+
+
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
     """The zygote has imported everything. ``namespaces`` says whether it may create PID namespaces."""
 
+    protocol: int
     pid: int
     namespaces: bool
 
 
-class Launched(msgspec.Struct, frozen=True, kw_only=True, tag="launched"):
-    """A family runs. ``pid`` is its leader's; ``isolation`` is pid_namespace or process_group."""
+class Family(msgspec.Struct, frozen=True, kw_only=True):
+    """A family that runs. ``pid`` is its leader's; ``isolation`` is pid_namespace or process_group.
+
+    ``pid_namespace`` is the inode of its namespace, and a descriptor of it comes along: the kernel gives the number to
+    another namespace as soon as nothing holds the old one.
+    """
 
     lease_ref: str
     pid: int
     isolation: str
     pid_namespace: int | None
+
+
+class Launched(Family, frozen=True, kw_only=True, tag="launched"):
+    """The answer to a Launch."""
+
+
+class Running(Family, frozen=True, kw_only=True, tag="running"):
+    """A family of an earlier supervisor's. ``is_stopping`` when a Stop came for it."""
+
+    is_stopping: bool
+
+
+class Told(msgspec.Struct, frozen=True, tag="told"):
+    """All families have been told of."""
 
 
 class LaunchFailed(msgspec.Struct, frozen=True, kw_only=True, tag="launch_failed"):
@@ -132,8 +188,8 @@ class Exited(msgspec.Struct, frozen=True, kw_only=True, tag="exited"):
     killed: bool
 
 
-ToZygote = Launch | Stop
-FromZygote = Ready | Launched | LaunchFailed | Exited
+ToZygote = Hello | Launch | Stop | Confirm | End
+FromZygote = Ready | Running | Told | Launched | LaunchFailed | Exited
 encode = msgspec.json.Encoder().encode
 decode_to_zygote = msgspec.json.Decoder(ToZygote).decode
 decode_from_zygote = msgspec.json.Decoder(FromZygote).decode

@@ -106,11 +106,6 @@ def family(
     return found
 
 
-def available_memory_bytes() -> int:
-    """Memory of the machine that can be had without swapping."""
-    return int(psutil.virtual_memory().available)
-
-
 def identify(pid: int) -> ProcessId | None:
     """The identity of a process, a zombie's too; None when there is none of that pid."""
     row = read(pid)

@@ -112,6 +112,11 @@ class Scoreboard:
         """All slots but clocks and buckets, by name."""
         return {name: self[name] for name in SLOTS if not name.endswith("_ns") and name not in TTFD_SLOTS}
 
+    def restore(self, totals: Totals) -> None:
+        """Go on from totals that were written down; before anybody counts."""
+        for name, value in msgspec.structs.asdict(totals).items():
+            self[name] = value
+
     def totals(self) -> Totals:
         """What the lease has used so far."""
         return Totals(**{name: self[name] for name in Totals.__struct_fields__})

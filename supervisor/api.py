@@ -139,8 +139,12 @@ class Endpoints(Resource):
         http.send_json(resp, ensured, falcon.HTTP_201)
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Every lease that the caller may see, of a group or an owner where one is named."""
-        http.send_json(resp, {"endpoints": self._service.show_all(_selection(req))})
+        """Every open lease that the caller may see, of a group or an owner where one is named.
+
+        With ``?ended=true`` before them the last ones that have ended.
+        """
+        ended = req.get_param("ended") == "true"
+        http.send_json(resp, {"endpoints": self._service.show_all(_selection(req), ended=ended)})
 
     async def on_delete(self, req: Request, resp: Response) -> None:
         """End those of a group or an owner at once; the answer holds every proof."""
@@ -148,6 +152,15 @@ class Endpoints(Resource):
         if not selection.is_narrowed:
             raise RequestError("invalid_request", "cannot release all leases: name a group or an owner")
         http.send_json(resp, {"endpoints": await self._service.release_all(selection)})
+
+
+class Leave(Resource):
+    """``POST /v1/leave``."""
+
+    async def on_post(self, req: Request, resp: Response) -> None:
+        """Leave every lease to another supervisor of this state folder, and end."""
+        await self._service.leave()
+        http.send_json(resp, {"left": True})
 
 
 class Endpoint(Resource):
@@ -162,6 +175,10 @@ class Endpoint(Resource):
     async def on_delete(self, req: Request, resp: Response, lease_ref: str) -> None:
         """End it; the answer holds the proof."""
         http.send_json(resp, await self._service.release(lease_ref, req.context.caller))
+
+    async def on_get_log(self, req: Request, resp: Response, lease_ref: str) -> None:
+        """The end of its log."""
+        http.send_json(resp, {"log": self._service.log(lease_ref, req.context.caller)})
 
     async def on_post_renew(self, req: Request, resp: Response, lease_ref: str) -> None:
         """A new expiry."""
@@ -248,9 +265,11 @@ def create_app(service: Service, identities: Identities, *lifespan: object) -> h
     app.add_route("/v1/consumer-manifest", Manifest(service))
     app.add_route("/v1/providers", Providers(service))
     app.add_route("/v1/endpoints", Endpoints(service))
+    app.add_route("/v1/leave", Leave(service))
     endpoint = Endpoint(service)
     app.add_route("/v1/endpoints/{lease_ref}", endpoint)
     app.add_route("/v1/endpoints/{lease_ref}/renew", endpoint, suffix="renew")
+    app.add_route("/v1/endpoints/{lease_ref}/log", endpoint, suffix="log")
     token = Token(service, identities)
     app.add_route("/v1/tokens", Tokens(service, identities))
     app.add_route("/v1/tokens/{name}", token)

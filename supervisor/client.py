@@ -123,9 +123,12 @@ class SupervisorClient:
         """One lease. Raises RequestError ``not_found``."""
         return msgspec.convert(self._call("GET", _path(lease_ref)), LeaseView)
 
-    def endpoints(self, *, group: str | None = None, owner: str | None = None) -> list[LeaseView]:
-        """Every lease the supervisor remembers, and this caller may see."""
-        answer = self._call("GET", "/v1/endpoints", query={"group": group, "owner": owner})
+    def endpoints(
+        self, *, group: str | None = None, owner: str | None = None, ended: bool = False
+    ) -> list[LeaseView]:
+        """Every open lease that this caller may see; with ``ended`` before them the last ones that have ended."""
+        query = {"group": group, "owner": owner, "ended": "true" if ended else None}
+        answer = self._call("GET", "/v1/endpoints", query=query)
         return msgspec.convert(answer["endpoints"], list[LeaseView])
 
     def release_endpoints(self, *, group: str | None = None, owner: str | None = None) -> list[LeaseReleased]:
@@ -160,6 +163,15 @@ class SupervisorClient:
         query = {"release": "true"} if release else {}
         answer = self._call("DELETE", _token_path(name), query=query)
         return msgspec.convert(answer["endpoints"], list[LeaseReleased])
+
+    def log(self, lease_ref: str | EndpointDescriptor) -> str:
+        """The end of a lease's log, without secrets. Raises RequestError ``not_found``."""
+        text: str = self._call("GET", f"{_path(lease_ref)}/log")["log"]
+        return text
+
+    def leave(self) -> None:
+        """Have the supervisor leave every lease to another one of its state folder, and end."""
+        self._call("POST", "/v1/leave")
 
     def providers(self) -> list[dict[str, Any]]:
         """Every provider: publication, and what is installed of it."""

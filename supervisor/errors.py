@@ -10,7 +10,8 @@ import msgspec
 from shared.contracts import CompatibilityResult
 from shared.errors import KINDS, EndpointError, RequestError, WorkerError, typed
 from shared.reading import parse
-from supervisor.views import LeaseReleased, ReleaseProof
+from supervisor.proof import ReleaseProof
+from supervisor.views import LeaseReleased
 
 
 class Incompatible(RequestError):

@@ -1,73 +1,118 @@
-"""The supervisor's end of the zygote socket: starts the zygote, sends launches and stops, hears of exits.
+"""The supervisor's end of the zygote socket: sends launches and stops, hears of exits. Starts and finds no zygote.
 
-The listening socket is made here and handed over, so connecting never has to wait or be tried again. The zygote gets
-a minimal environment of its own: no variable of ours that might be a secret.
+What a zygote has from an earlier supervisor is heard in :meth:`Launcher.meet`; from then on, messages are answers to
+our own or news of ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
+
+import msgspec
 
 from shared import launch
 from shared.errors import WorkerError
-from shared.launch import Exited, FromZygote, Launch, Launched, LaunchFailed, LaunchSpec, Ready, Stop
+from shared.launch import (
+    Confirm,
+    End,
+    Exited,
+    FromZygote,
+    Hello,
+    Launch,
+    Launched,
+    LaunchFailed,
+    LaunchSpec,
+    Ready,
+    Running,
+    Stop,
+    Told,
+    ToZygote,
+)
 
-ZYGOTE_VARIABLES = ("PATH", "LANG", "LC_ALL", "TZ", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
-"""What the zygote may know of our environment; none of them is ever a secret."""
 _log = logging.getLogger("asm_endpoint.launcher")
 
 
+class Found(msgspec.Struct, kw_only=True, eq=False):
+    """A family that the zygote already had. The descriptors are the receiver's."""
+
+    running: Running
+    scoreboard_fd: int
+    namespace_fd: int | None
+    exited: Exited | None = None
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        os.close(self.scoreboard_fd)
+        if self.namespace_fd is not None:
+            os.close(self.namespace_fd)
+
+
+class Met(msgspec.Struct, frozen=True, kw_only=True):
+    """What a zygote says of itself when it is met."""
+
+    ready: Ready
+    families: dict[str, Found]
+
+
+class Started(msgspec.Struct, frozen=True, kw_only=True):
+    """A launched family; ``namespace_fd`` is the receiver's."""
+
+    launched: Launched
+    namespace_fd: int | None
+
+
 class Launcher:
-    """One zygote. ``on_exit`` hears of every family's end, ``on_lost`` once if the zygote itself goes."""
+    """One zygote at a time. ``on_exit`` hears of every family's end, ``on_lost`` once if the zygote itself goes."""
 
     def __init__(self, on_exit: Callable[[Exited], None], on_lost: Callable[[], None]) -> None:
         self._on_exit = on_exit
         self._on_lost = on_lost
         self._socket: socket.socket | None = None
-        self._zygote: subprocess.Popen[bytes] | None = None
-        self._ready: asyncio.Future[Ready] | None = None
-        self._launching: dict[str, asyncio.Future[Launched]] = {}
+        self._met: asyncio.Future[Met] | None = None
+        self._ready: Ready | None = None
+        self._families: dict[str, Found] = {}
+        self._launching: dict[str, asyncio.Future[Started]] = {}
 
-    async def start(self, socket_path: Path, log_path: Path, timeout_s: float) -> Ready:
-        """Start the zygote and wait for its Ready. Raises WorkerError ``boot_failed``."""
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a zygote to launch with."""
+        return self._socket is not None
+
+    async def meet(self, connection: socket.socket, *, adopt_grace_s: float, timeout_s: float) -> Met:
+        """Take over a connection to a zygote, and hear what it has.
+
+        Raises WorkerError ``boot_failed``: it went away, or was not ready in ``timeout_s``. A zygote that speaks
+        another protocol is met too, but its families are not known.
+        """
         loop = asyncio.get_running_loop()
-        await self.close(timeout_s)
-        self._ready = loop.create_future()
-        connection, listener = _socket_pair_at(socket_path)
-        with listener, open(log_path, "ab") as log:  # noqa: ASYNC230  # once, at the start
-            self._zygote = subprocess.Popen(
-                (sys.executable, "-P", "-m", "worker.zygote", str(listener.fileno())),
-                pass_fds=(listener.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={name: os.environ[name] for name in ZYGOTE_VARIABLES if name in os.environ},
-                cwd="/",
-                start_new_session=True,
-            )
-        connection.setblocking(False)
+        self._met, self._ready, self._families = loop.create_future(), None, {}
         self._socket = connection
         loop.add_reader(connection, self._on_readable)
         try:
-            return await asyncio.wait_for(asyncio.shield(self._ready), timeout_s)
+            self._send(Hello(protocol=launch.PROTOCOL, adopt_grace_s=adopt_grace_s))
+            return await asyncio.wait_for(asyncio.shield(self._met), timeout_s)
         except TimeoutError:
+            self.leave()
             raise WorkerError(
                 "boot_failed", f"cannot start the zygote: not ready in {timeout_s:g} s"
             ) from None
+        except OSError as error:
+            self.leave()
+            raise WorkerError("boot_failed", f"cannot reach the zygote: {error}") from error
+        finally:
+            self._met = None
 
-    async def launch(self, spec: LaunchSpec, fds: tuple[int, int, int]) -> Launched:
+    async def launch(self, spec: LaunchSpec, fds: tuple[int, int, int]) -> Started:
         """Fork a family; ``fds`` in the order of ``LAUNCH_FDS``. Raises WorkerError ``boot_failed``."""
-        answer: asyncio.Future[Launched] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self._launching[spec.lease_ref] = answer
         try:
-            socket.send_fds(self._connected(), [launch.encode(Launch(spec))], fds)
+            self._send(Launch(spec), fds)
             return await answer
         except OSError as error:
             raise WorkerError("boot_failed", f"cannot reach the zygote: {error}") from error
@@ -76,94 +121,91 @@ class Launcher:
 
     def stop(self, lease_ref: str, kill_after_s: float) -> None:
         """Ask for a family's end; its Exited follows. With the zygote gone the family is gone too."""
-        if self._socket is not None:
-            self._socket.send(launch.encode(Stop(lease_ref=lease_ref, kill_after_s=kill_after_s)))
+        with contextlib.suppress(OSError, WorkerError):
+            self._send(Stop(lease_ref=lease_ref, kill_after_s=kill_after_s))
 
-    async def close(self, timeout_s: float) -> None:
-        """End the zygote, and with it whatever still runs; SIGKILL when it takes too long."""
-        self._disconnect()
-        if self._zygote is None:
-            return
-        zygote, self._zygote = self._zygote, None
-        try:
-            await asyncio.to_thread(zygote.wait, timeout_s)
-        except subprocess.TimeoutExpired:
-            zygote.kill()
-            await asyncio.to_thread(zygote.wait)
+    def confirm(self, lease_ref: str) -> None:
+        """Say that a family's end has been written down."""
+        with contextlib.suppress(OSError, WorkerError):
+            self._send(Confirm(lease_ref=lease_ref))
 
-    def _connected(self) -> socket.socket:
-        if self._socket is None:
-            raise WorkerError("boot_failed", "cannot launch: the zygote is gone")
-        return self._socket
+    def end(self) -> None:
+        """Ask the zygote to kill what it has, and to exit."""
+        with contextlib.suppress(OSError, WorkerError):
+            self._send(End())
+        self.leave()
 
-    def _disconnect(self) -> None:
+    def leave(self) -> None:
+        """Close the connection; the zygote keeps what it has for as long as it was told."""
         if self._socket is not None:
             asyncio.get_running_loop().remove_reader(self._socket)
             self._socket.close()
             self._socket = None
 
+    def _send(self, message: ToZygote, fds: tuple[int, ...] = ()) -> None:
+        if self._socket is None:
+            raise WorkerError("boot_failed", "cannot launch: the zygote is gone")
+        socket.send_fds(self._socket, [launch.encode(message)], fds)
+
     def _on_readable(self) -> None:
+        if self._socket is None:
+            return
         try:
-            packet = self._connected().recv(launch.MAX_MESSAGE_BYTES)
+            packet, fds, _, _ = socket.recv_fds(
+                self._socket, launch.MAX_MESSAGE_BYTES, launch.MAX_MESSAGE_FDS, socket.MSG_CMSG_CLOEXEC
+            )
         except BlockingIOError:
             return
         except OSError:
-            packet = b""
+            packet, fds = b"", []
         if packet:
-            self._on_message(launch.decode_from_zygote(packet))
+            self._on_message(launch.decode_from_zygote(packet), fds)
         else:
             self._lose()
 
-    def _on_message(self, message: FromZygote) -> None:
+    def _on_message(self, message: FromZygote, fds: list[int]) -> None:
         match message:
-            case Ready() if self._ready and not self._ready.done():
-                self._ready.set_result(message)
+            case Ready():
+                self._ready = message
+                if message.protocol != launch.PROTOCOL:
+                    self._have_met()
+            case Running():
+                scoreboard_fd, *others = fds
+                self._families[message.lease_ref] = Found(
+                    running=message, scoreboard_fd=scoreboard_fd, namespace_fd=others[0] if others else None
+                )
+            case Told():
+                self._have_met()
             case Launched(lease_ref=lease_ref):
-                self._answer(lease_ref, message)
+                self._answer(lease_ref, Started(launched=message, namespace_fd=fds[0] if fds else None))
             case LaunchFailed(lease_ref=lease_ref, cause=cause):
                 self._answer(
                     lease_ref, WorkerError("boot_failed", f"cannot launch lease {lease_ref}: {cause}")
                 )
+            case Exited(lease_ref=lease_ref) if self._met is not None and lease_ref in self._families:
+                self._families[lease_ref].exited = message
             case Exited():
                 self._on_exit(message)
 
-    def _answer(self, lease_ref: str, answer: Launched | WorkerError) -> None:
+    def _have_met(self) -> None:
+        if self._met is not None and self._ready is not None and not self._met.done():
+            self._met.set_result(Met(ready=self._ready, families=self._families))
+
+    def _answer(self, lease_ref: str, answer: Started | WorkerError) -> None:
         waiting = self._launching.get(lease_ref)
         if waiting is None or waiting.done():
-            return
-        if isinstance(answer, WorkerError):
+            if isinstance(answer, Started) and answer.namespace_fd is not None:
+                os.close(answer.namespace_fd)
+        elif isinstance(answer, WorkerError):
             waiting.set_exception(answer)
         else:
             waiting.set_result(answer)
 
     def _lose(self) -> None:
         _log.error("the zygote has gone")
-        self._disconnect()
+        self.leave()
         error = WorkerError("boot_failed", "cannot launch: the zygote has gone")
-        for waiting in (self._ready, *self._launching.values()):
+        for waiting in (self._met, *self._launching.values()):
             if waiting and not waiting.done():
                 waiting.set_exception(error)
         self._on_lost()
-
-
-def _socket_pair_at(path: Path) -> tuple[socket.socket, socket.socket]:
-    """A connected client end and its listener, bound to ``path`` with mode 0600.
-
-    The address goes by way of the folder's descriptor, because a socket address holds only 108 bytes.
-    """
-    path.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        address = f"/proc/self/fd/{folder}/{path.name}"
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        previous = os.umask(0o177)
-        try:
-            listener.bind(address)
-        finally:
-            os.umask(previous)
-        listener.listen(1)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        connection.connect(address)
-        return connection, listener
-    finally:
-        os.close(folder)

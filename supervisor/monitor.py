@@ -1,58 +1,66 @@
-"""Watching the families with psutil: one pass over the process table per period, for all leases at once."""
+"""Watching the families: one pass over the process table per period, for all leases at once."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
 
 from shared import processes
+from supervisor.endings import Endings
+from supervisor.journal import Journal
 from supervisor.lease import Cause, State
-from supervisor.table import LeaseRecord, LeaseTable
+from supervisor.observing import observe
+from supervisor.settings import Settings
+from supervisor.table import LeaseTable
 
 _log = logging.getLogger("asm_endpoint.monitor")
 
 
 class Monitor:
-    """Refreshes every lease's processes and ends the leases whose time, owner or family is gone."""
+    """Refreshes every lease's processes, ends leases whose time, owner or family is gone, and writes totals down."""
 
-    def __init__(
-        self, table: LeaseTable, end: Callable[[LeaseRecord, Cause], object], period_s: float
-    ) -> None:
+    def __init__(self, table: LeaseTable, endings: Endings, journal: Journal, settings: Settings) -> None:
         self._table = table
-        self._end = end
-        self._period_s = period_s
+        self._endings = endings
+        self._journal = journal
+        self._settings = settings
+        self._written_at = time.monotonic()
+        self._pruned_at = float("-inf")
 
     async def run(self) -> None:
         """Look once per period, until cancelled; a failed look is logged and the next one made."""
         while True:
-            await asyncio.sleep(self._period_s)
             try:
                 self.look()
             except Exception:
                 _log.exception("cannot look at the process table")
+            await asyncio.sleep(self._settings.monitor_period_s)
 
     def look(self) -> None:
         """One look."""
+        now = time.monotonic()
         observe(self._table.unfinished())
-        for record, cause in self._table.overdue(time.monotonic()):
-            self._end(record, cause)
+        for record, cause in self._table.overdue(now):
+            self._endings.begin(record, cause)
         for record in self._table.unfinished():
-            owner = record.owner_process
-            if record.is_live and owner is not None and not processes.is_alive(owner):
-                self._end(record, Cause.OWNER_GONE)
+            if record.is_live and record.owner_process and not processes.is_alive(record.owner_process):
+                self._endings.begin(record, Cause.OWNER_GONE, f"process {record.owner_process.pid} has ended")
             elif record.state is State.READY and not record.processes:
-                self._end(record, Cause.LOST)
+                self._endings.begin(record, Cause.LOST, "its processes have gone")
+        self._endings.recheck()
+        self._write(now)
 
-
-def observe(records: list[LeaseRecord]) -> None:
-    """Take each lease's family from the process table as it is now."""
-    if not records:
-        return
-    rows = processes.table()
-    children = processes.children_by_parent(rows)
-    for record in records:
-        if record.leader_pid is not None:
-            record.processes = tuple(processes.family(record.leader_pid, rows, children))
-            record.seen.update(row.id for row in record.processes)
+    def _write(self, now: float) -> None:
+        """What the leases have used so far, and what could not be written before; forget what is long over."""
+        settings = self._settings
+        self._journal.catch_up()
+        if now - self._written_at >= settings.totals_period_s:
+            self._written_at = now
+            for record in self._table.unfinished():
+                if (totals := record.scoreboard.totals()) != record.totals:
+                    record.totals = totals
+                    self._journal.keep(record)
+        if now - self._pruned_at >= settings.prune_period_s:
+            self._pruned_at = now
+            self._journal.prune(ended_before_s=time.time() - settings.ended_kept_s, keep=settings.ended_kept)

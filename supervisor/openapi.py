@@ -70,6 +70,18 @@ class LeaseList(msgspec.Struct, kw_only=True):
     endpoints: list[LeaseView]
 
 
+class LeaseLog(msgspec.Struct, kw_only=True):
+    """The end of one lease's log."""
+
+    log: str
+
+
+class Left(msgspec.Struct, kw_only=True):
+    """The answer of a supervisor that leaves."""
+
+    left: bool
+
+
 class ReleasedList(msgspec.Struct, kw_only=True):
     """How each of several leases ended."""
 
@@ -98,8 +110,8 @@ class Revoked(msgspec.Struct, kw_only=True):
 
 
 BODIES = (
-    EnsureBody, EnsureAnswer, ErrorBody, Renewal, LeaseList, LeaseView, Released, ReleasedList, ConsumerManifest,
-    TokenBody, TokenList, NewToken, Revoked,
+    EnsureBody, EnsureAnswer, ErrorBody, Renewal, LeaseList, LeaseLog, LeaseView, Left, Released, ReleasedList,
+    ConsumerManifest, TokenBody, TokenList, NewToken, Revoked,
 )  # fmt: skip
 
 
@@ -107,6 +119,7 @@ def document(version: str) -> Json:
     """The whole document."""
     _, schemas = msgspec.json.schema_components(BODIES, ref_template=REF)
     lease_ref, token_name = _in_path("lease_ref"), _in_path("name")
+    ended = {"name": "ended", "in": "query", "schema": {"type": "boolean"}}
     key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 256}}
     return {
         "openapi": "3.1.0",
@@ -128,8 +141,10 @@ def document(version: str) -> Json:
             "/v1/providers": {"get": _operation("Publications, and what is installed")},
             "/v1/endpoints": {
                 "get": {
-                    **_operation("Every lease the caller may see", LeaseList),
-                    "parameters": [_query("group"), _query("owner")],
+                    **_operation(
+                        "Every open lease the caller may see, and ended ones if asked for", LeaseList
+                    ),
+                    "parameters": [_query("group"), _query("owner"), ended],
                 },
                 "delete": {
                     **_operation("End the leases of a group or an owner at once, with proofs", ReleasedList),
@@ -144,6 +159,15 @@ def document(version: str) -> Json:
                 "parameters": [lease_ref],
                 "get": _operation("One lease", LeaseView),
                 "delete": _operation("End a lease, with proof", Released),
+            },
+            "/v1/endpoints/{lease_ref}/log": {
+                "parameters": [lease_ref],
+                "get": _operation("The end of a lease's log, without secrets", LeaseLog),
+            },
+            "/v1/leave": {
+                "post": _operation(
+                    "Leave every lease to the next supervisor, and end", Left, security=ADMIN_ONLY
+                )
             },
             "/v1/endpoints/{lease_ref}/renew": {
                 "parameters": [lease_ref],

@@ -15,7 +15,7 @@ import msgspec
 
 from shared import logs, processes, scoreboard, tokens
 from shared.contracts import Budget
-from shared.errors import RequestError
+from shared.errors import RequestError, WorkerError
 from shared.launch import LaunchSpec
 from shared.provider import describe_cli
 from shared.scoreboard import Scoreboard
@@ -31,10 +31,14 @@ PRIVATE_FOLDERS = ("workspace", "home", "tmp")
 
 
 def listen() -> socket.socket:
-    """A socket that listens on a free loopback port."""
+    """A socket that listens on a free loopback port. Raises WorkerError ``boot_failed``: there is none."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.bind((DEFAULT_HOST, 0))
-    listener.listen(LISTEN_BACKLOG)
+    try:
+        listener.bind((DEFAULT_HOST, 0))
+        listener.listen(LISTEN_BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise WorkerError("boot_failed", f"cannot listen on {DEFAULT_HOST}: {error.strerror}") from error
     return listener
 
 
@@ -50,7 +54,7 @@ def owner_process(pid: int | None) -> processes.ProcessId | None:
     return found
 
 
-def new_record(decision: Decision, owner: str, home: Path, port: int) -> LeaseRecord:
+def new_record(decision: Decision, owner: str, home: Path, port: int, token: str) -> LeaseRecord:
     """The record of a lease that is about to start."""
     lease_ref = f"lease_{new_ulid()}"
     return LeaseRecord(
@@ -63,6 +67,7 @@ def new_record(decision: Decision, owner: str, home: Path, port: int) -> LeaseRe
         options=decision.options,
         lease_dir=str(home / LEASES_NAME / lease_ref),
         base_url=f"http://{DEFAULT_HOST}:{port}/leases/{lease_ref}/v1",
+        token_sha256=tokens.fingerprint(token),
         created_at_s=time.time(),
         expires_at=time.monotonic() + decision.options.ttl_s,
         owner_process=owner_process(decision.options.owner_pid),
@@ -80,7 +85,6 @@ def launch_spec(
     record: LeaseRecord,
     decision: Decision,
     command_line: CommandLine,
-    token: str,
     user_home: str,
     settings: Settings,
 ) -> LaunchSpec:
@@ -91,7 +95,7 @@ def launch_spec(
         endpoint_id=record.endpoint_id,
         provider=record.provider,
         model=record.model,
-        token_sha256=tokens.fingerprint(token),
+        token_sha256=record.token_sha256,
         streaming=decision.publication.cli_streaming_v1,
         executable=command_line.executable,
         cli_version=command_line.version,

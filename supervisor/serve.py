@@ -14,7 +14,7 @@ from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
-from shared import isolation, logs
+from shared import isolation, logs, processes
 from shared.errors import RequestError, WorkerError
 from shared.http import FalconApp
 from shared.loopback import is_loopback_address
@@ -24,6 +24,7 @@ from supervisor.api import create_app
 from supervisor.commandlines import CommandLines
 from supervisor.database import DATABASE_NAME, Database
 from supervisor.identities import Identities
+from supervisor.journal import Journal
 from supervisor.service import Service
 from supervisor.settings import Settings
 from supervisor.statefolder import PREPARED_NAME, Address, StateFolder
@@ -43,7 +44,12 @@ def serve(settings: Settings, listener: socket.socket, *, until_stdin_closes: bo
     if settings.log.content:
         _log.warning("prompts and answers are written to the leases' logs (--log-content)")
     host, port = listener.getsockname()[:2]
-    address = Address(url=f"http://{f'[{host}]' if ':' in host else host}:{port}", pid=os.getpid())
+    us = processes.identify(os.getpid())
+    if us is None:
+        raise WorkerError("boot_failed", "cannot watch processes: there is no /proc here")
+    address = Address(
+        url=f"http://{f'[{host}]' if ':' in host else host}:{port}", pid=us.pid, start_ticks=us.start_ticks
+    )
     try:
         SupervisorServer(settings, folder, listener, address, until_stdin_closes).run()
     finally:
@@ -99,14 +105,14 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
         database = Database(home / DATABASE_NAME)
         identities = Identities(database, folder.admin_token(), folder.write_admin_token)
         command_lines = CommandLines(dict(os.environ), Path.home(), home / PREPARED_NAME)
-        service = Service(self._settings, command_lines, identities)
+        service = Service(self._settings, command_lines, identities, Journal(database))
         lifespan = Lifespan(service, self._folder, self._address, self._until_stdin_closes)
         return create_app(service, identities, lifespan)
 
 
 def _post_fork(arbiter: Any, worker: Any) -> None:
-    """Without its arbiter the worker process ends, and all leases with it, however many idle clients it has."""
-    isolation.die_with_parent(signal.SIGTERM)
+    """Without its arbiter the worker process ends at once; the leases go on, for the next supervisor to adopt."""
+    isolation.die_with_parent()
 
 
 class Lifespan:
@@ -123,9 +129,11 @@ class Lifespan:
         self._ending: asyncio.Task[None] | None = None
 
     async def process_startup(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
-        """Start the zygote, then say where we are."""
+        """Take over or start the zygote, then say where we are."""
         loop = asyncio.get_running_loop()
+        isolation.raise_descriptor_limit()
         await self._service.start()
+        self._service.on_leave = self._ask_arbiter_to_end
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             loop.add_signal_handler(number, self._begin_end)
         if self._until_stdin_closes:
@@ -135,7 +143,7 @@ class Lifespan:
 
     async def process_shutdown(self, scope: dict[str, Any], event: dict[str, Any]) -> None:
         """The arbiter has gone: end all the same."""
-        await self._service.shut_down()
+        await self._service.end()
         self._folder.remove_address()
 
     def _on_stdin(self) -> None:
@@ -156,7 +164,7 @@ class Lifespan:
             self._ending = asyncio.ensure_future(self._end())
 
     async def _end(self) -> None:
-        await self._service.shut_down()
+        await self._service.end()
         await asyncio.sleep(FLUSH_S)
         _log.info("supervisor ended")
         logging.shutdown()

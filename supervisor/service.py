@@ -1,18 +1,20 @@
-"""The supervisor's one orchestrator: ensure, renew, release, list, shut down.
+"""The supervisor's one orchestrator: ensure, renew, release, list, shut down, or leave it all to the next one.
 
 It reads top to bottom: decide, find the command line, admit, launch, wait until healthy, describe. The automaton and
-the table decide; launcher, stopping and command lines do; none of them calls another.
+the table decide; launcher, endings and command lines do.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
-import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -27,25 +29,37 @@ from shared.contracts import (
     LeaseOptions,
 )
 from shared.errors import EndpointError, RequestError, WorkerError
-from shared.launch import Exited
-from supervisor import admission, monitor, preparation, publication, stopping
+from shared.launch import PROTOCOL, Exited
+from supervisor import admission, preparation, publication, succession
 from supervisor.caller import Caller, unauthorized
 from supervisor.commandlines import CommandLine, CommandLines
 from supervisor.compatibility import merge_authority_refs
 from supervisor.decision import Decision, make_decision
 from supervisor.descriptor import describe_endpoint
+from supervisor.endings import Endings, log_tail
+from supervisor.entry import LeaseEntry
 from supervisor.errors import ReleasesFailed, SurvivorsError
 from supervisor.idempotency import IdempotencyKeys
 from supervisor.identities import Identities
-from supervisor.launcher import Launcher
-from supervisor.lease import Cause, Happening, State, Step
+from supervisor.journal import Journal
+from supervisor.launcher import Launcher, Met
+from supervisor.lease import Cause, State, Step
+from supervisor.memory import available_memory_bytes
+from supervisor.monitor import Monitor
+from supervisor.observing import observe
 from supervisor.readiness import until_ready
 from supervisor.selection import Selection
 from supervisor.settings import Settings
-from supervisor.statefolder import ZYGOTE_SOCKET_NAME
 from supervisor.table import LeaseRecord, LeaseTable
-from supervisor.views import LeaseReleased, LeaseView, Released, ReleaseProof, view
+from supervisor.views import LeaseReleased, LeaseView, Released, ended_view, view
+from supervisor.zygotes import Zygotes
 
+ENDED_SHOWN = 1000
+"""How many ended leases are shown at once."""
+MAX_ZYGOTE_LOSSES = 3
+LOSSES_WINDOW_S = 60.0
+"""A zygote that is lost more often than that is not started again before somebody needs it."""
+LEAVE_POLL_S = 0.02
 _log = logging.getLogger("asm_endpoint.service")
 
 
@@ -56,14 +70,6 @@ class Ensured(msgspec.Struct, frozen=True, kw_only=True):
     compatibility: CompatibilityResult
 
 
-class _Family(msgspec.Struct, kw_only=True, eq=False):
-    """What is awaited of a lease's family: that its launch is settled, that it exits, and the proof of its end."""
-
-    exited: asyncio.Future[Exited]
-    launch_settled: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
-    ending: asyncio.Task[ReleaseProof] | None = None
-
-
 class Service:
     """Owns the lease table of one supervisor. Everything runs on one event loop."""
 
@@ -72,6 +78,7 @@ class Service:
         settings: Settings,
         command_lines: CommandLines,
         identities: Identities,
+        journal: Journal,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self._settings = settings
@@ -79,24 +86,35 @@ class Service:
         self._identities = identities
         self._jitter = jitter
         self._table = LeaseTable(settings.budget_grace_s)
+        self._journal = journal
+        self._zygotes = Zygotes(settings.home)
         self._launcher = Launcher(self._on_exit, self._on_lost)
-        self._monitor = monitor.Monitor(self._table, self._begin_end, settings.monitor_period_s)
-        self._families: dict[str, _Family] = {}
+        self._endings = Endings(self._table, self._launcher, self._journal, settings)
+        self._monitor = Monitor(self._table, self._endings, self._journal, settings)
         self._zygote_start = asyncio.Lock()
+        self._zygote_losses: deque[float] = deque(maxlen=MAX_ZYGOTE_LOSSES)
         self._keys = IdempotencyKeys()
-        self._watching: asyncio.Task[None] | None = None
-        self._is_shutting_down = False
-        self._is_zygote_lost = True
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_ending = False
+        self._is_shut_down = False
+        self._has_left = False
+        self.on_leave: Callable[[], None] = _do_nothing
+        """Called when everything is left to the next supervisor, and this one should end."""
 
     async def start(self) -> None:
-        """Start the zygote and the monitor. Raises WorkerError ``boot_failed``."""
-        await self._require_zygote()
-        self._watching = asyncio.create_task(self._monitor.run())
+        """Find or start the zygote, take over what an earlier supervisor has left, and begin to watch.
+
+        Raises WorkerError ``boot_failed`` or ``journal_unavailable``.
+        """
+        entries = self._journal.open_leases()
+        met = await self._meet_zygote()
+        succession.take_over(entries, met.families, self._table, self._endings, self._launcher)
+        self._spawn(self._monitor.run())
 
     @property
     def is_healthy(self) -> bool:
         """Whether leases can be made; a lost zygote is started again by the next one."""
-        return not self._is_shutting_down
+        return not self._is_ending
 
     def consumer_manifest(self) -> ConsumerManifest:
         """The manifest of a consumer that fits what is published here."""
@@ -137,20 +155,22 @@ class Service:
         provider.require_model(decision.chosen, decision.model)
         await self._require_zygote()
         with preparation.listen() as listener:
-            record = self._admit(decision, caller, listener.getsockname()[1])
+            record = self._admit(decision, caller, listener.getsockname()[1], token)
             try:
                 try:
-                    await self._launch(record, decision, command_line, token, listener)
+                    await self._launch(record, decision, command_line, listener)
                 finally:
-                    self._families[record.lease_ref].launch_settled.set()
+                    self._endings.settle(record)
                 listener.close()
                 await until_ready(record, token, self._settings.boot_timeout_s)
             except BaseException as error:
-                await asyncio.shield(self._begin_end(record, Cause.BOOT_FAILED))
+                detail = error.message if isinstance(error, EndpointError) else str(error)
+                await asyncio.shield(self._endings.begin(record, Cause.BOOT_FAILED, detail))
                 if isinstance(error, EndpointError | asyncio.CancelledError):
                     raise
                 raise WorkerError("boot_failed", f"cannot boot the worker: {error}") from error
-        self._apply(record, Step.BOOTED)
+        record.ready_at_s = time.time()
+        self._endings.apply(record, Step.BOOTED)
         if record.state is not State.READY:
             raise WorkerError(
                 "lease_closed", f"cannot lease: the lease ended while it started ({record.cause})"
@@ -175,7 +195,9 @@ class Service:
         Raises SurvivorsError when processes outlived SIGKILL.
         """
         record = self._visible(lease_ref, caller)
-        return Released(released=True) if record is None else await self._release(record)
+        if not isinstance(record, LeaseRecord):
+            return Released(released=True, proof=record.proof if record else None)
+        return await self._release(record)
 
     async def release_all(self, selection: Selection) -> list[LeaseReleased]:
         """End all of the selected leases at once, as :meth:`release` ends each; those that have ended are not told.
@@ -198,13 +220,11 @@ class Service:
         return [] if selection is None else await self.release_all(selection)
 
     async def _release(self, record: LeaseRecord) -> Released:
-        proof = await asyncio.shield(self._begin_end(record, Cause.RELEASED))
-        if proof.survivors and not stopping.remains(record):
-            proof = msgspec.structs.replace(proof, survivors=())
-            self._close(record)
-        if proof.survivors:
+        proof = await asyncio.shield(self._endings.begin(record, Cause.RELEASED))
+        self._endings.recheck()
+        if proof.survivors and record.state is not State.CLOSED:
             raise SurvivorsError(proof)
-        return Released(released=True, proof=proof)
+        return Released(released=True, proof=record.proof or proof)
 
     def renew(self, lease_ref: str, ttl_s: float, caller: Caller) -> LeaseView:
         """Let a lease live for ``ttl_s`` from now.
@@ -213,43 +233,87 @@ class Service:
         """
         caller.limits.require_ttl(ttl_s)
         record = self._require(lease_ref, caller)
-        if not record.is_live:
+        if not isinstance(record, LeaseRecord) or not record.is_live:
             raise RequestError("not_found", f"cannot renew lease {lease_ref}: it is {record.state}")
         record.expires_at = time.monotonic() + ttl_s
-        return view(record, self._settings.heartbeat_max_age_s)
+        self._journal.keep(record)
+        return self._view(record)
 
     def show(self, lease_ref: str, caller: Caller) -> LeaseView:
         """One lease. Raises RequestError ``not_found``."""
         record = self._require(lease_ref, caller)
-        monitor.observe([record] if record.state is not State.CLOSED else [])
-        return view(record, self._settings.heartbeat_max_age_s)
+        if isinstance(record, LeaseRecord):
+            observe([record])
+        return self._view(record)
 
-    def show_all(self, selection: Selection) -> list[LeaseView]:
-        """Every selected lease, closed ones too."""
-        monitor.observe(self._table.unfinished())
-        shown = [record for record in self._table if selection.includes(record)]
-        return [view(record, self._settings.heartbeat_max_age_s) for record in shown]
+    def show_all(self, selection: Selection, *, ended: bool = False) -> list[LeaseView]:
+        """Every selected open lease, and with ``ended`` before them the last ones that have ended."""
+        observe(self._table.unfinished())
+        over = self._journal.ended_leases(ENDED_SHOWN) if ended else []
+        return [self._view(record) for record in (*over, *self._table) if selection.includes(record)]
 
-    async def shut_down(self) -> None:
+    def log(self, lease_ref: str, caller: Caller) -> str:
+        """The end of a lease's log, without secrets. Raises RequestError ``not_found``."""
+        record = self._require(lease_ref, caller)
+        return log_tail(Path(record.lease_dir)) if isinstance(record, LeaseRecord) else record.log_tail
+
+    async def end(self) -> None:
+        """Shut down; or, after :meth:`leave`, go without touching a lease."""
+        if self._has_left:
+            self._launcher.leave()
+        elif not self._is_shut_down:
+            await self._shut_down()
+
+    async def _shut_down(self) -> None:
         """End every lease, then the zygote. Refuses new leases from now on."""
-        self._is_shutting_down = True
-        endings = [self._begin_end(record, Cause.SHUTDOWN) for record in self._table.unfinished()]
+        self._is_ending = self._is_shut_down = True
+        endings = [self._endings.begin(record, Cause.SHUTDOWN) for record in self._table.unfinished()]
         await asyncio.gather(*endings, return_exceptions=True)
-        if self._watching:
-            self._watching.cancel()
-        await self._launcher.close(self._settings.exit_wait_s)
+        self._stop_watching()
+        self._launcher.end()
+        await self._zygotes.end()
+        self._journal.close()
 
-    def _admit(self, decision: Decision, caller: Caller, port: int) -> LeaseRecord:
+    async def leave(self) -> None:
+        """Leave every lease to the next supervisor, once nothing is being started or stopped. Refuses new ones."""
+        self._is_ending = True
+        deadline = time.monotonic() + self._settings.boot_timeout_s
+        while self._is_at_work() and time.monotonic() < deadline:  # noqa: ASYNC110  # a state, not an event
+            await asyncio.sleep(LEAVE_POLL_S)
+        self._has_left = True
+        self._stop_watching()
+        self._launcher.leave()
+        self._journal.close()
+        self.on_leave()
+
+    def _is_at_work(self) -> bool:
+        return any(record.state is not State.READY for record in self._table)
+
+    def _stop_watching(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _view(self, record: LeaseEntry) -> LeaseView:
+        if isinstance(record, LeaseRecord):
+            return view(record, self._settings.heartbeat_max_age_s)
+        return ended_view(record)
+
+    def _admit(self, decision: Decision, caller: Caller, port: int, token: str) -> LeaseRecord:
         if not self.is_healthy:
             raise WorkerError("shutting_down", "cannot lease: the supervisor is ending")
         if not self._identities.is_current(caller):
             raise unauthorized()
         if refusal := admission.refusal(self._load(caller), self._bounds(caller), self._jitter()):
             raise refusal
-        record = preparation.new_record(decision, caller.name, self._settings.home, port)
+        record = preparation.new_record(decision, caller.name, self._settings.home, port, token)
+        self._journal.write(record)
         self._table.add(record)
-        self._families = {ref: family for ref, family in self._families.items() if self._table.get(ref)}
-        self._families[record.lease_ref] = _Family(exited=asyncio.get_running_loop().create_future())
+        self._endings.expect(record)
         return record
 
     def _load(self, caller: Caller) -> admission.Load:
@@ -258,7 +322,7 @@ class Service:
             leases=len(unfinished),
             own_leases=sum(record.owner == caller.name for record in unfinished),
             starting=sum(record.state is State.STARTING for record in unfinished),
-            available_bytes=processes.available_memory_bytes(),
+            available_bytes=available_memory_bytes(),
         )
 
     def _bounds(self, caller: Caller) -> admission.Bounds:
@@ -270,27 +334,45 @@ class Service:
         )
 
     async def _require_zygote(self) -> None:
-        """Start the zygote when there is none: at first, and after one was lost with all its families."""
-        settings = self._settings
+        """Start the zygote again after it was lost. Raises WorkerError ``boot_failed``."""
         async with self._zygote_start:
-            if not self._is_zygote_lost or self._is_shutting_down:
-                return
-            socket_path, log_path = settings.home / ZYGOTE_SOCKET_NAME, settings.home / "zygote.log"
-            ready = await self._launcher.start(socket_path, log_path, settings.zygote_timeout_s)
-            self._is_zygote_lost = False
-        isolation = "on" if ready.namespaces and settings.namespaces else "off"
-        _log.info("zygote %s ready, PID namespaces %s", ready.pid, isolation)
+            if not self._launcher.is_connected and not self._is_ending:
+                await self._meet_zygote()
+
+    async def _meet_zygote(self) -> Met:
+        """The zygote that lives, when it speaks our protocol and answers; else a new one."""
+        settings = self._settings
+        if connection := await self._zygotes.find():
+            with contextlib.suppress(WorkerError):
+                met = await self._launcher.meet(
+                    connection, adopt_grace_s=settings.adopt_grace_s, timeout_s=settings.zygote_timeout_s
+                )
+                if met.ready.protocol == PROTOCOL:
+                    _log.info("zygote %s found, with %d families", met.ready.pid, len(met.families))
+                    return met
+                _log.error("the zygote speaks protocol %s, not %s", met.ready.protocol, PROTOCOL)
+            self._launcher.leave()
+        await self._zygotes.end()
+        try:
+            connection = self._zygotes.start()
+        except OSError as error:
+            raise WorkerError("boot_failed", f"cannot start the zygote: {error}") from error
+        met = await self._launcher.meet(
+            connection, adopt_grace_s=settings.adopt_grace_s, timeout_s=settings.zygote_timeout_s
+        )
+        isolation = "on" if met.ready.namespaces and settings.namespaces else "off"
+        _log.info("zygote %s ready, PID namespaces %s", met.ready.pid, isolation)
+        return met
 
     async def _launch(
         self,
         record: LeaseRecord,
         decision: Decision,
         command_line: CommandLine,
-        token: str,
         listener: socket.socket,
     ) -> None:
         user_home = str(self._command_lines.user_home)
-        spec = preparation.launch_spec(record, decision, command_line, token, user_home, self._settings)
+        spec = preparation.launch_spec(record, decision, command_line, user_home, self._settings)
         record.metadata = preparation.metadata(record, decision, command_line)
         preparation.make_folders(record)
         variables = self._command_lines.variables(decision.chosen)
@@ -301,71 +383,45 @@ class Service:
                 await asyncio.shield(launching)
             finally:
                 # A launch that is under way cannot be taken back: its end needs to know what was started.
-                record.start_family(await launching)
+                started = await launching
+                leader = processes.identify(started.launched.pid)
+                record.start_family(started.launched, leader, started.namespace_fd)
+                self._journal.keep(record)
 
-    def _visible(self, lease_ref: str, caller: Caller) -> LeaseRecord | None:
-        """The lease of that ref; another identity's is like one that never was."""
-        record = self._table.get(lease_ref)
+    def _visible(self, lease_ref: str, caller: Caller) -> LeaseEntry | None:
+        """The lease of that ref, open or ended; another identity's is like one that never was."""
+        record = self._table.get(lease_ref) or self._journal.get(lease_ref)
         return record if record is not None and caller.may_see(record.owner) else None
 
-    def _require(self, lease_ref: str, caller: Caller) -> LeaseRecord:
+    def _require(self, lease_ref: str, caller: Caller) -> LeaseEntry:
         record = self._visible(lease_ref, caller)
         if record is None:
             raise RequestError("not_found", f"cannot find lease {lease_ref}")
         return record
 
-    def _apply(self, record: LeaseRecord, happening: Happening) -> bool:
-        before = record.state
-        stops = self._table.apply(record, happening)
-        if record.state is not before:
-            _log.info("lease %s: %s -> %s (%s)", record.lease_ref, before, record.state, happening)
-        return stops
-
-    def _begin_end(self, record: LeaseRecord, cause: Cause) -> asyncio.Task[ReleaseProof]:
-        """Apply the cause; the one caller that crosses into STOPPING starts the stop, all share its proof."""
-        family = self._families[record.lease_ref]
-        if self._apply(record, cause) or family.ending is None:
-            family.ending = asyncio.create_task(self._end(record, family))
-        return family.ending
-
-    async def _end(self, record: LeaseRecord, family: _Family) -> ReleaseProof:
-        await family.launch_settled.wait()
-        proof = await stopping.stop_family(record, self._launcher, family.exited, self._settings)
-        if proof.survivors:
-            self._apply(record, Step.SURVIVED)
-            _log.error("lease %s: %d processes survived", record.lease_ref, len(proof.survivors))
-        else:
-            self._close(record)
-        return proof
-
-    def _close(self, record: LeaseRecord) -> None:
-        if record.state is State.STOPPING:
-            self._apply(record, Step.EMPTIED)
-            record.processes = ()
-            shutil.rmtree(record.lease_dir, ignore_errors=True)
-
     def _on_exit(self, message: Exited) -> None:
-        family = self._families.get(message.lease_ref)
-        record = self._table.get(message.lease_ref)
-        if family is None or record is None or family.exited.done():
-            return
-        family.exited.set_result(message)
-        if not message.stopping:
-            _log.error("lease %s: family ended by itself (%s)", record.lease_ref, message.status)
-            self._begin_end(record, Cause.CRASHED)
+        self._endings.on_exit(message)
 
     def _on_lost(self) -> None:
-        """The zygote is gone, and by the kernel's hand every family with it."""
-        self._is_zygote_lost = True
-        for record in self._table.unfinished():
-            exited = self._families[record.lease_ref].exited
-            if not exited.done():
-                exited.set_result(
-                    Exited(
-                        lease_ref=record.lease_ref, pid=0, status="zygote lost", stopping=False, killed=True
-                    )
-                )
-            self._begin_end(record, Cause.LOST)
+        """Its leases end, and another zygote is started at once, unless that has failed too often lately."""
+        self._endings.on_lost()
+        now = time.monotonic()
+        is_failing = (
+            len(self._zygote_losses) == MAX_ZYGOTE_LOSSES and now - self._zygote_losses[0] < LOSSES_WINDOW_S
+        )
+        self._zygote_losses.append(now)
+        if not self._is_ending and not is_failing:
+            self._spawn(self._revive())
+
+    async def _revive(self) -> None:
+        try:
+            await self._require_zygote()
+        except WorkerError as error:
+            _log.error("%s; the next lease tries again", error)
+
+
+def _do_nothing() -> None:
+    """Nobody asked to be told."""
 
 
 def _told(record: LeaseRecord, outcome: Released | BaseException) -> LeaseReleased:

@@ -16,11 +16,15 @@ HOME_VARIABLE = "ASM_ENDPOINT_HOME"
 DEFAULT_HOST = "127.0.0.1"
 
 
+EMBEDDED_ADOPT_GRACE_S = 5.0
+"""For an embedded supervisor: nobody comes to adopt but its own second try after a crash."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """One supervisor's settings. All waits are bounded by one of these."""
 
     home: Path
-    """State folder: supervisor.json, admin.token, zygote.sock, leases/."""
+    """State folder: supervisor.json, admin.token, leases.sqlite, zygote.sock, leases/."""
     management_modes: tuple[str, ...] = ("jido_managed",)
     namespaces: bool = True
     """Use PID namespaces where the kernel allows it."""
@@ -44,7 +48,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """From the launch of a family to its first healthy answer."""
     zygote_timeout_s: float = 30.0
     """From starting the zygote to its Ready."""
+    adopt_grace_s: float = 30.0
+    """How long families live on without a supervisor, for the next one to adopt them."""
+    take_over_s: float = 60.0
+    """For a running supervisor to leave when another one takes over: as long as a start and a stop may take."""
     monitor_period_s: float = 1.0
+    totals_period_s: float = 5.0
+    """How often the journal is told what open leases have used."""
+    prune_period_s: float = 3600.0
+    """How often the journal is looked through for leases to forget."""
+    ended_kept_s: float = 7 * 86_400.0
+    """How long the journal keeps a lease that has ended."""
+    ended_kept: int = 10_000
+    """How many of them at most."""
     heartbeat_max_age_s: float = 5.0
     """An older heartbeat makes a lease degraded."""
     log: LogSettings = LogSettings()

@@ -9,23 +9,32 @@ from pathlib import Path
 
 import msgspec
 
-from shared import tokens
+from shared import processes, tokens
 from shared.errors import WorkerError
+from shared.processes import ProcessId
 
 LOCK_NAME = "supervisor.lock"
 ADDRESS_NAME = "supervisor.json"
 TOKEN_NAME = "admin.token"  # noqa: S105  # a file name
-ZYGOTE_SOCKET_NAME = "zygote.sock"
 LEASES_NAME = "leases"
 PREPARED_NAME = "prepared"
 """Files made once for each version of a command line."""
 
 
+WRITABLE_BY_OTHERS = 0o022
+
+
 class Address(msgspec.Struct, frozen=True):
-    """The content of supervisor.json."""
+    """The content of supervisor.json. ``start_ticks`` tells the process from a later one of the same pid."""
 
     url: str
     pid: int
+    start_ticks: int = 0
+
+    @property
+    def is_served(self) -> bool:
+        """Whether that very process still runs; whoever else listens there by now must not be spoken to."""
+        return processes.is_alive(ProcessId(self.pid, self.start_ticks))
 
 
 class StateFolder:
@@ -35,19 +44,29 @@ class StateFolder:
         self.path = path
 
     def create(self) -> None:
-        """Make the folder, for its owner only. Raises WorkerError ``boot_failed``."""
+        """Make the folder, for its owner only; one that others can read is closed to them.
+
+        Raises WorkerError ``boot_failed``: it cannot be made, is not ours, or others can write to it.
+        """
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            status = self.path.stat()
+            if status.st_uid != os.geteuid():
+                raise self._unusable(f"it belongs to user {status.st_uid}")
+            if status.st_mode & WRITABLE_BY_OTHERS:
+                raise self._unusable(f"others can write to it; `chmod 700 {self.path}` if that was a mistake")
+            self.path.chmod(0o700)
             (self.path / LEASES_NAME).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise WorkerError(
-                "boot_failed", f"cannot use state folder {self.path}: {error.strerror}"
-            ) from error
+            raise self._unusable(error.strerror or type(error).__name__) from error
 
     def lock(self) -> int:
         """Hold the folder until the returned descriptor is closed. Raises WorkerError ``already_running``."""
         self.create()
-        fd = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fd = os.open(self.path / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise self._unusable(error.strerror or type(error).__name__) from error
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -91,17 +110,21 @@ class StateFolder:
         (self.path / ADDRESS_NAME).unlink(missing_ok=True)
 
     def read_address(self) -> Address | None:
-        """Where the supervisor is, or None."""
+        """Where the supervisor is that runs; None when none does, whatever the file says."""
         try:
-            return msgspec.json.decode((self.path / ADDRESS_NAME).read_bytes(), type=Address)
+            address = msgspec.json.decode((self.path / ADDRESS_NAME).read_bytes(), type=Address)
         except (OSError, msgspec.MsgspecError):
             return None
+        return address if address.is_served else None
 
     def require_address(self) -> Address:
         """Where the supervisor is. Raises WorkerError ``supervisor_unavailable``."""
         if address := self.read_address():
             return address
         raise self._unavailable()
+
+    def _unusable(self, cause: str) -> WorkerError:
+        return WorkerError("boot_failed", f"cannot use state folder {self.path}: {cause}")
 
     def _unavailable(self) -> WorkerError:
         return WorkerError(

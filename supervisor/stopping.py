@@ -12,11 +12,13 @@ from shared import processes
 from shared.launch import Exited
 from shared.processes import ProcessId
 from supervisor.launcher import Launcher
-from supervisor.monitor import observe
+from supervisor.observing import observe
+from supervisor.proof import ReleaseProof, proven, unnamed
 from supervisor.settings import Settings
 from supervisor.table import LeaseRecord
-from supervisor.views import ProvenProcess, ReleaseProof, proven, unnamed
 
+RECENT_WORK_S = 0.1
+"""So soon after a turn its last bytes may still be on their way to the client."""
 SETTLE_S = 2.0
 """After the leader's end, for the kernel to finish with what was killed."""
 SETTLE_POLL_S = 0.005
@@ -25,13 +27,16 @@ SETTLE_POLL_S = 0.005
 async def stop_family(
     record: LeaseRecord, launcher: Launcher, exited: asyncio.Future[Exited], settings: Settings
 ) -> ReleaseProof:
-    """Stop one family: SIGTERM, drain, SIGKILL, verify. The proof tells of survivors instead of raising."""
+    """Stop one family: SIGTERM, drain, SIGKILL, verify. The proof tells of survivors instead of raising.
+
+    A family with nothing to drain is killed at once.
+    """
     started = time.monotonic()
     observe([record])
     had = {row.id: proven(row) for row in record.processes}
     exit_report: Exited | None = None
-    if record.leader_pid is not None:
-        kill_after_s = settings.drain_s + settings.kill_margin_s
+    kill_after_s = settings.drain_s + settings.kill_margin_s if _has_work(record, started) else 0.0
+    if record.leader is not None:
         if not exited.done():
             launcher.stop(record.lease_ref, kill_after_s)
         with contextlib.suppress(TimeoutError):
@@ -42,11 +47,18 @@ async def stop_family(
         cause=str(record.cause),
         isolation=record.isolation,
         processes=tuple(had.get(process, unnamed(process)) for process in sorted(record.seen)),
-        sigkill_needed=exit_report is None or exit_report.killed,
+        sigkill_needed=kill_after_s > 0 and (exit_report is None or exit_report.killed),
         elapsed_ms=(time.monotonic() - started) * 1000,
         survivors=tuple(had.get(process, unnamed(process)) for process in survivors),
-        verified="pid_namespace_empty" if record.pid_namespace is not None else "no_descendant_and_no_marker",
+        verified="pid_namespace_empty"
+        if record.held_namespace is not None
+        else "no_descendant_and_no_marker",
     )
+
+
+def _has_work(record: LeaseRecord, now: float) -> bool:
+    idle_since = record.idle_since()
+    return idle_since is None or now - idle_since < RECENT_WORK_S
 
 
 async def _settled(record: LeaseRecord) -> list[ProcessId]:
@@ -56,7 +68,7 @@ async def _settled(record: LeaseRecord) -> list[ProcessId]:
         left = remains(record)
         if not left or time.monotonic() > deadline:
             return left
-        if record.pid_namespace is None:
+        if record.held_namespace is None:
             for process in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process.pid, signal.SIGKILL)
@@ -67,14 +79,11 @@ def remains(record: LeaseRecord) -> list[ProcessId]:
     """Processes that are or may be the family's and still run: known ones, namespace members, marked ones."""
     found = set(processes.alive(record.seen))
     others = (
-        processes.in_namespace(record.pid_namespace)
-        if record.pid_namespace is not None
+        processes.in_namespace(record.held_namespace)
+        if record.held_namespace is not None
         else processes.with_marker(record.lease_ref)
     )
     found.update(
         identity for pid in others if (identity := processes.identify(pid)) and processes.is_alive(identity)
     )
     return sorted(found)
-
-
-__all__ = ["ProvenProcess", "remains", "stop_family"]

@@ -1,64 +1,47 @@
-"""The lease table: what is known of each lease, and the single place that changes a lease's state.
+"""The lease table: what is known of each open lease, and the single place that changes a lease's state.
 
 :meth:`LeaseTable.apply` decides and returns what is to be done; it does no I/O, and callers do theirs after it.
-Times are seconds of the monotonic clock and come in as arguments. No record holds a token.
+Times are seconds of the monotonic clock and come in as arguments. Ended leases are the journal's.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
+import os
 from collections.abc import Iterator
-from typing import Any
 
 import msgspec
 
-from shared.contracts import LeaseOptions
-from shared.launch import Launched
+from shared.launch import Family
 from shared.processes import ProcessId, ProcessRow
 from shared.scoreboard import Scoreboard, local
-from supervisor.lease import LIVE_STATES, Cause, Happening, State, next_state, stops_family
-
-CLOSED_KEPT = 200
-"""How many closed leases can still be shown."""
+from supervisor.entry import LeaseEntry
+from supervisor.lease import Cause, Happening, State, next_state, stops_family
 
 
-class LeaseRecord(msgspec.Struct, kw_only=True, eq=False):
-    """One lease. ``processes`` is the family as last seen; ``seen`` every process it ever had."""
+class LeaseRecord(LeaseEntry, kw_only=True, eq=False):
+    """One lease, with what lives of it. ``processes`` is the family as last seen; ``seen`` every one it ever had."""
 
-    lease_ref: str
-    endpoint_id: str
-    owner: str
-    """The identity that made it, by name."""
-    provider: str
-    model: str
-    consumer: str | None
-    options: LeaseOptions
-    lease_dir: str
-    base_url: str
-    created_at_s: float
-    """Wall clock, seconds since the epoch; all other times are monotonic."""
-    expires_at: float
-    owner_process: ProcessId | None = None
     scoreboard: Scoreboard = msgspec.field(default_factory=local)
-    metadata: dict[str, Any] = {}
-    state: State = State.STARTING
-    cause: Cause | None = None
-    leader_pid: int | None = None
-    isolation: str | None = None
-    pid_namespace: int | None = None
+    namespace_fd: int | None = None
+    """Keeps the number of its PID namespace from naming another one."""
     processes: tuple[ProcessRow, ...] = ()
     seen: set[ProcessId] = msgspec.field(default_factory=set)
 
-    def start_family(self, launched: Launched) -> None:
-        """Note what the zygote has started."""
-        self.leader_pid, self.isolation = launched.pid, launched.isolation
-        self.pid_namespace = launched.pid_namespace
-        self.metadata["isolation"] = launched.isolation
+    @property
+    def leader_pid(self) -> int | None:
+        """The family's first process; None before the launch."""
+        return self.leader.pid if self.leader else None
 
     @property
-    def is_live(self) -> bool:
-        """Whether it is starting or ready."""
-        return self.state in LIVE_STATES
+    def held_namespace(self) -> int | None:
+        """The PID namespace that is certainly this family's: a number that nothing holds may be another's by now."""
+        return self.pid_namespace if self.namespace_fd is not None else None
+
+    def start_family(self, family: Family, leader: ProcessId | None, namespace_fd: int | None) -> None:
+        """Note what the zygote has started."""
+        self.leader, self.isolation = leader, family.isolation
+        self.pid_namespace, self.namespace_fd = family.pid_namespace, namespace_fd
+        self.metadata["isolation"] = family.isolation
 
     def idle_since(self) -> float | None:
         """When it last had work, on the monotonic clock; None while it works."""
@@ -70,38 +53,50 @@ class LeaseRecord(msgspec.Struct, kw_only=True, eq=False):
         exhausted_ns = self.scoreboard["budget_exhausted_ns"]
         return exhausted_ns / 1e9 if exhausted_ns else None
 
+    def let_go(self) -> None:
+        """Nothing of it lives any more."""
+        self.processes = ()
+        self.totals = self.scoreboard.totals()
+        if self.namespace_fd is not None:
+            os.close(self.namespace_fd)
+            self.namespace_fd = None
+
 
 class LeaseTable:
-    """All leases by their ref: the living ones, and the last closed ones."""
+    """All open leases by their ref."""
 
     def __init__(self, budget_grace_s: float) -> None:
         self._budget_grace_s = budget_grace_s
-        self._records: OrderedDict[str, LeaseRecord] = OrderedDict()
+        self._records: dict[str, LeaseRecord] = {}
 
     def __iter__(self) -> Iterator[LeaseRecord]:
         return iter(list(self._records.values()))
 
+    def __len__(self) -> int:
+        return len(self._records)
+
     def get(self, lease_ref: str) -> LeaseRecord | None:
-        """The record of that ref, if it is known."""
+        """The record of that ref, if it is open."""
         return self._records.get(lease_ref)
+
+    def add(self, record: LeaseRecord) -> None:
+        """One more lease."""
+        self._records[record.lease_ref] = record
+
+    def drop(self, record: LeaseRecord) -> None:
+        """Forget a lease that is closed."""
+        self._records.pop(record.lease_ref, None)
 
     def unfinished(self) -> list[LeaseRecord]:
         """Every lease that is not closed."""
         return [record for record in self._records.values() if record.state is not State.CLOSED]
 
-    def add(self, record: LeaseRecord) -> None:
-        """Begin with a lease in STARTING; the oldest closed leases are forgotten."""
-        self._records[record.lease_ref] = record
-        closed = [each.lease_ref for each in self._records.values() if each.state is State.CLOSED]
-        for lease_ref in closed[: max(0, len(closed) - CLOSED_KEPT)]:
-            del self._records[lease_ref]
-
-    def apply(self, record: LeaseRecord, happening: Happening) -> bool:
+    def apply(self, record: LeaseRecord, happening: Happening, detail: str = "") -> bool:
         """Change the lease's state; True when its family is now to be stopped. Raises IllegalTransition."""
         before = record.state
         record.state = next_state(before, happening)
         if isinstance(happening, Cause) and record.cause is None:
-            record.cause = happening
+            record.cause, record.detail = happening, detail
         return stops_family(before, record.state)
 
     def overdue(self, now: float) -> list[tuple[LeaseRecord, Cause]]:

@@ -7,32 +7,11 @@ from typing import Any
 
 import msgspec
 
-from shared.processes import ProcessId, ProcessRow
 from supervisor.caller import CallerLimits
+from supervisor.entry import LeaseEntry
 from supervisor.lease import State
+from supervisor.proof import ProvenProcess, ReleaseProof, proven
 from supervisor.table import LeaseRecord
-
-
-class ProvenProcess(msgspec.Struct, frozen=True, kw_only=True):
-    """One process of a family. ``create_time`` is in seconds since the epoch."""
-
-    pid: int
-    create_time: float
-    name: str
-
-
-class ReleaseProof(msgspec.Struct, frozen=True, kw_only=True):
-    """How a family ended: which processes it had, how long it took, and what is left (nothing, or it failed)."""
-
-    lease_ref: str
-    cause: str
-    isolation: str | None
-    processes: tuple[ProvenProcess, ...]
-    sigkill_needed: bool
-    elapsed_ms: float
-    survivors: tuple[ProvenProcess, ...]
-    verified: str
-    """How emptiness was checked: pid_namespace_empty, or no_descendant_and_no_marker."""
 
 
 class Released(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,9 +64,11 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     consumer: str | None
     state: str
     cause: str | None
+    detail: str
     health: str
     base_url: str
     created_at: float
+    ended_at: float | None
     expires_in_s: float | None
     idle_for_s: float | None
     isolation: str | None
@@ -96,16 +77,7 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     load: dict[str, int]
     metadata: dict[str, Any]
-
-
-def proven(row: ProcessRow) -> ProvenProcess:
-    """A process as proofs show it."""
-    return ProvenProcess(pid=row.id.pid, create_time=row.id.create_time, name=row.name)
-
-
-def unnamed(process: ProcessId) -> ProvenProcess:
-    """A process of which only the identity is left."""
-    return ProvenProcess(pid=process.pid, create_time=process.create_time, name="")
+    proof: ReleaseProof | None
 
 
 def view(record: LeaseRecord, heartbeat_max_age_s: float) -> LeaseView:
@@ -113,27 +85,51 @@ def view(record: LeaseRecord, heartbeat_max_age_s: float) -> LeaseView:
     now = time.monotonic()
     idle_since = record.idle_since()
     return LeaseView(
-        lease_ref=record.lease_ref,
-        endpoint_id=record.endpoint_id,
-        owner=record.owner,
-        group=record.options.group,
-        provider=record.provider,
-        model=record.model,
-        consumer=record.consumer,
-        state=record.state,
-        cause=record.cause,
+        **_facts(record),
         health=health(record, now, heartbeat_max_age_s),
-        base_url=record.base_url,
-        created_at=record.created_at_s,
         expires_in_s=max(0.0, record.expires_at - now) if record.is_live else None,
         idle_for_s=max(0.0, now - idle_since) if record.is_live and idle_since is not None else None,
-        isolation=record.isolation,
         processes=tuple(proven(row) for row in record.processes),
         rss_bytes=sum(row.rss_bytes for row in record.processes),
         cpu_s=sum(row.cpu_s for row in record.processes),
         load=record.scoreboard.counts(),
-        metadata=record.metadata,
     )
+
+
+def ended_view(entry: LeaseEntry) -> LeaseView:
+    """A lease that has ended, as the journal knows it."""
+    return LeaseView(
+        **_facts(entry),
+        health="unavailable",
+        expires_in_s=None,
+        idle_for_s=None,
+        processes=(),
+        rss_bytes=0,
+        cpu_s=0.0,
+        load=msgspec.structs.asdict(entry.totals),
+    )
+
+
+def _facts(entry: LeaseEntry) -> dict[str, Any]:
+    """What a view of it says whether it is open or not."""
+    return {
+        "lease_ref": entry.lease_ref,
+        "endpoint_id": entry.endpoint_id,
+        "owner": entry.owner,
+        "group": entry.options.group,
+        "provider": entry.provider,
+        "model": entry.model,
+        "consumer": entry.consumer,
+        "state": entry.state,
+        "cause": entry.cause,
+        "detail": entry.detail,
+        "base_url": entry.base_url,
+        "created_at": entry.created_at_s,
+        "ended_at": entry.ended_at_s,
+        "isolation": entry.isolation,
+        "metadata": entry.metadata,
+        "proof": entry.proof,
+    }
 
 
 def health(record: LeaseRecord, now: float, heartbeat_max_age_s: float) -> str:

@@ -12,10 +12,10 @@ import json
 import os
 import select
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shared import isolation, locate, logs, provider
+from shared import isolation, locate, logs, processes, provider
 from shared.launch import LAUNCH_FDS, LaunchSpec
 from shared.provider import CommandInputs
 from shared.redaction import secret_values
@@ -35,7 +35,9 @@ MAX_VARIABLES_BYTES = 1024 * 1024
 KILL_ROUNDS = 20
 
 
-def run(rehearsed: Rehearsed, spec: LaunchSpec, fds: list[int], lifeline: int, has_namespace: bool) -> None:
+def run(
+    rehearsed: Rehearsed, spec: LaunchSpec, fds: Sequence[int], lifeline: int, has_namespace: bool
+) -> None:
     """Become the family's leader and serve until the end. Called in the forked child; never returns normally."""
     os.setsid()
     isolation.die_with_parent()
@@ -95,7 +97,7 @@ def _reset_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _keep_only(fds: list[int]) -> None:
+def _keep_only(fds: Sequence[int]) -> None:
     """Close every descriptor but the standard streams and ``fds``, which get the numbers from FIRST_FD on."""
     parked = [fcntl.fcntl(fd, fcntl.F_DUPFD, HIGH_FD) for fd in fds]
     for number, fd in enumerate(parked, FIRST_FD):
@@ -124,8 +126,6 @@ def kill_descendants(keep: frozenset[int] = frozenset()) -> None:
 
     Complete because we adopt orphans: whatever loses its parent while we kill comes to us.
     """
-    from shared import processes
-
     for _ in range(KILL_ROUNDS):
         rows = processes.table()
         kept: dict[int, list[processes.ProcessRow]] = {pid: [] for pid in keep}

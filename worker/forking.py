@@ -20,7 +20,6 @@ from typing import NoReturn
 import msgspec
 
 from shared import isolation
-from shared.pidns import pid_namespace
 
 
 class Way(enum.Enum):
@@ -32,10 +31,18 @@ class Way(enum.Enum):
 
 
 class Forked(msgspec.Struct, frozen=True, kw_only=True):
-    """A forked family: the pid of the zygote's child, and the leader's PID namespace when it has its own."""
+    """A forked family: the pid of the zygote's child, and the leader's PID namespace when it has its own.
+
+    ``namespace_fd`` keeps that number from naming another namespace; it is the caller's to close.
+    """
 
     pid: int
-    namespace: int | None
+    namespace_fd: int | None = None
+
+    @property
+    def namespace(self) -> int | None:
+        """The inode that names the namespace."""
+        return None if self.namespace_fd is None else os.fstat(self.namespace_fd).st_ino
 
 
 def find_way() -> Way:
@@ -51,11 +58,21 @@ def fork_leader(way: Way, become_leader: Callable[[], NoReturn]) -> Forked:
         case Way.DIRECT:
             with isolation.new_pid_namespace_for_children():
                 pid = _fork(become_leader)
-            return Forked(pid=pid, namespace=pid_namespace(pid))
+            return _held(pid, f"/proc/{pid}/ns/pid")
         case Way.KEEPER:
             return _fork_keeper(become_leader)
         case Way.PLAIN:
-            return Forked(pid=_fork(become_leader), namespace=None)
+            return Forked(pid=_fork(become_leader))
+
+
+def _held(pid: int, namespace_path: str) -> Forked:
+    """The family with its namespace held open. Raises OSError, and then the family is gone."""
+    try:
+        return Forked(pid=pid, namespace_fd=os.open(namespace_path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        raise
 
 
 def _fork_keeper(become_leader: Callable[[], NoReturn]) -> Forked:
@@ -64,15 +81,15 @@ def _fork_keeper(become_leader: Callable[[], NoReturn]) -> Forked:
         pid = _fork(lambda: _keep(become_leader, writer))
         os.close(writer)
         writer = -1
-        namespace = os.read(reader, 32)
+        is_kept = os.read(reader, 1)
     finally:
         os.close(reader)
         if writer >= 0:
             os.close(writer)
-    if not namespace:
+    if not is_kept:
         os.waitpid(pid, 0)
         raise PermissionError("the keeper could not make a PID namespace")
-    return Forked(pid=pid, namespace=int(namespace))
+    return _held(pid, f"/proc/{pid}/ns/pid_for_children")
 
 
 def _keep(become_leader: Callable[[], NoReturn], report: int) -> NoReturn:
@@ -84,15 +101,10 @@ def _keep(become_leader: Callable[[], NoReturn], report: int) -> NoReturn:
     isolation.leave_children_in_new_pid_namespace()
     leader = _fork(become_leader)
     signal.signal(signal.SIGTERM, lambda *_: _pass_on(leader))
-    os.write(report, str(pid_namespace_of_children()).encode())
+    os.write(report, b"1")
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     _, status = os.waitpid(leader, 0)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
-
-
-def pid_namespace_of_children() -> int:
-    """The namespace into which this process forks."""
-    return os.stat("/proc/self/ns/pid_for_children").st_ino
 
 
 def _pass_on(leader: int) -> None:

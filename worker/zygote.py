@@ -1,9 +1,10 @@
 """The zygote: imports everything a worker needs, then forks one worker family per lease.
 
-Started as ``python -P -m worker.zygote FD``; FD is a listening AF_UNIX SEQPACKET socket. The zygote accepts one
-connection, of its own user only, answers ``Ready``, and from then on follows the messages of
-:mod:`shared.launch`. It ends when that connection ends or on SIGTERM, and kills every family first. It holds no
-secret: variables for command lines pass through it as a descriptor that it never reads.
+Started as ``python -P -m worker.zygote FD PATH``; FD is a listening AF_UNIX SEQPACKET socket with the name PATH, over
+which one supervisor at a time sends the messages of :mod:`shared.launch`. When the supervisor goes without an End, the
+families live on for as long as it has said, for another supervisor to adopt them. On SIGTERM, on an End, and when
+nobody comes, the zygote kills every family and exits. It holds no secret: variables for command lines pass through it
+as a descriptor that it never reads.
 
 It is single-threaded and the parent of every family, which makes three things safe: forking, naming a family by
 pid (a pid is free only after we reap it), and dying (each family dies with its parent). It adopts orphans, so a
@@ -20,98 +21,149 @@ import os
 import selectors
 import signal
 import socket
-import struct
 import sys
 import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
 from shared import isolation, launch, logs
-from shared.launch import Exited, Launch, Launched, LaunchFailed, LaunchSpec, Ready, Stop
+from shared.launch import (
+    Confirm,
+    End,
+    Exited,
+    Hello,
+    Launch,
+    Launched,
+    LaunchFailed,
+    LaunchSpec,
+    Ready,
+    Running,
+    Stop,
+    Told,
+    ToZygote,
+)
 from worker import family
-from worker.forking import Way, find_way, fork_leader
+from worker.forking import Forked, Way, find_way, fork_leader
 from worker.rehearsal import Rehearsed, rehearse
+from worker.uplink import Uplink
 
 LOG_BYTES = 1024 * 1024
 """Bound of zygote.log; the older half gives way."""
 STRAY_WAIT_S = 5.0
 """How long the end waits for killed families to be reaped."""
+FIRST_CONTACT_S = 30.0
+"""How long to wait for the first supervisor; afterwards it is what the last one said."""
+RENEW_PERIOD_S = 0.5
+"""How often the socket's name is looked after while there is no supervisor."""
 
 
 _log = logging.getLogger("asm_endpoint.zygote")
 
 
-class Family(msgspec.Struct, kw_only=True):
-    """A living family: its leader's pid, and how far its end has come."""
+class Family(msgspec.Struct, kw_only=True, eq=False):
+    """A family: what was forked, what a later supervisor needs of it, and how far its end has come."""
 
     lease_ref: str
-    pid: int
+    forked: Forked
     way: Way
+    scoreboard_fd: int
     kill_at: float | None = None
     """When SIGKILL follows the SIGTERM, on the monotonic clock; None while it is not being stopped."""
     killed: bool = False
+    exited: Exited | None = None
+    """Its end, until a supervisor has confirmed it."""
+
+    @property
+    def isolation(self) -> str:
+        """As the contract calls it."""
+        return "process_group" if self.way is Way.PLAIN else "pid_namespace"
+
+    def namespace_fds(self) -> tuple[int, ...]:
+        """The descriptor that holds its namespace's number, if it has one of its own."""
+        return () if self.forked.namespace_fd is None else (self.forked.namespace_fd,)
+
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for fd in (self.scoreboard_fd, *self.namespace_fds()):
+            os.close(fd)
 
 
 class Zygote:
-    """Owns the families; speaks with one supervisor.
+    """Owns the families; follows one supervisor after the other.
 
     ``lifeline`` is a pipe whose write end only this process holds: a child that sees it closed has lost us before it
     could ask the kernel to tie their deaths together.
     """
 
-    def __init__(
-        self, rehearsed: Rehearsed, connection: socket.socket, way: Way, lifeline: tuple[int, int]
-    ) -> None:
+    def __init__(self, rehearsed: Rehearsed, listener: socket.socket, path: Path, way: Way) -> None:
         self._rehearsed = rehearsed
-        self._connection = connection
         self._way = way
-        self._lifeline = lifeline
-        self._families: dict[int, Family] = {}
+        self._lifeline = os.pipe2(os.O_CLOEXEC)
+        self._families: dict[str, Family] = {}
         self._is_ending = False
+        self._adopt_grace_s = FIRST_CONTACT_S
+        self._alone_since: float | None = time.monotonic()
+        self._selector = selectors.DefaultSelector()
+        self._uplink = Uplink(self._selector, listener, path, self._on_message, self._on_lost)
         self._wakeup, wakeup_writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, lambda: os.read(self._wakeup, 4096))
         signal.set_wakeup_fd(wakeup_writer, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_term)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def run(self) -> None:
-        """Serve until the supervisor leaves or SIGTERM comes; then kill all and wait for it."""
-        self._send(Ready(pid=os.getpid(), namespaces=self._way is not Way.PLAIN))
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._connection, selectors.EVENT_READ)
-            selector.register(self._wakeup, selectors.EVENT_READ)
-            while not self._is_ending:
-                for key, _ in selector.select(self._next_deadline_s()):
-                    if key.fileobj is self._connection:
-                        self._on_message()
-                    else:
-                        os.read(self._wakeup, 4096)
-                self._kill_overdue()
-                self._reap()
+        """Serve until the end is asked for, or nobody is there to ask; then kill all and wait for it."""
+        while not self._is_ending:
+            for key, _ in self._selector.select(self._next_deadline_s()):
+                act: Callable[[], object] = key.data
+                act()
+            self._kill_overdue()
+            self._reap()
+            self._look_after_name()
         self._end()
 
     def _on_term(self, *_: object) -> None:
         self._is_ending = True
 
-    def _on_message(self) -> None:
-        packet, fds, _, _ = socket.recv_fds(
-            self._connection, launch.MAX_MESSAGE_BYTES, len(launch.LAUNCH_FDS), socket.MSG_CMSG_CLOEXEC
-        )
-        try:
-            if not packet:
-                self._is_ending = True
-                return
-            match launch.decode_to_zygote(packet):
-                case Launch(spec=spec):
-                    self._launch(spec, fds)
-                case Stop(lease_ref=lease_ref, kill_after_s=kill_after_s):
-                    self._stop(lease_ref, kill_after_s)
-        finally:
-            for fd in fds:
-                os.close(fd)
+    def _on_lost(self) -> None:
+        self._alone_since = time.monotonic()
 
-    def _launch(self, spec: LaunchSpec, fds: list[int]) -> None:
+    def _on_message(self, message: ToZygote, fds: Sequence[int]) -> None:
+        match message:
+            case Hello(adopt_grace_s=adopt_grace_s):
+                self._adopt_grace_s, self._alone_since = adopt_grace_s, None
+                self._tell_all()
+            case Launch(spec=spec):
+                self._launch(spec, fds)
+            case Stop(lease_ref=lease_ref, kill_after_s=kill_after_s):
+                self._stop(lease_ref, kill_after_s)
+            case Confirm(lease_ref=lease_ref):
+                self._forget(lease_ref)
+            case End():
+                self._is_ending = True
+
+    def _tell_all(self) -> None:
+        """What we are and have, to a supervisor that has just come."""
+        has_namespaces = self._way is not Way.PLAIN
+        self._uplink.send(Ready(protocol=launch.PROTOCOL, pid=os.getpid(), namespaces=has_namespaces))
+        for found in self._families.values():
+            running = Running(
+                lease_ref=found.lease_ref,
+                pid=found.forked.pid,
+                isolation=found.isolation,
+                pid_namespace=found.forked.namespace,
+                is_stopping=found.kill_at is not None,
+            )
+            self._uplink.send(running, (found.scoreboard_fd, *found.namespace_fds()))
+            if found.exited is not None:
+                self._uplink.send(found.exited)
+        self._uplink.send(Told())
+
+    def _launch(self, spec: LaunchSpec, fds: Sequence[int]) -> None:
         way = self._way if spec.namespaces else Way.PLAIN
         become = functools.partial(
             _become_family, self._rehearsed, spec, fds, self._lifeline, way is not Way.PLAIN
@@ -119,37 +171,64 @@ class Zygote:
         try:
             forked = fork_leader(way, become)
         except OSError as error:
-            self._send(LaunchFailed(lease_ref=spec.lease_ref, cause=f"cannot fork a worker family: {error}"))
-            return
-        self._families[forked.pid] = Family(lease_ref=spec.lease_ref, pid=forked.pid, way=way)
-        self._send(
-            Launched(
-                lease_ref=spec.lease_ref,
-                pid=forked.pid,
-                isolation="process_group" if way is Way.PLAIN else "pid_namespace",
-                pid_namespace=forked.namespace,
+            self._uplink.send(
+                LaunchFailed(lease_ref=spec.lease_ref, cause=f"cannot fork a worker family: {error}")
             )
+            return
+        scoreboard_fd = os.dup(fds[launch.LAUNCH_FDS.index("scoreboard")])
+        started = Family(lease_ref=spec.lease_ref, forked=forked, way=way, scoreboard_fd=scoreboard_fd)
+        self._families[spec.lease_ref] = started
+        launched = Launched(
+            lease_ref=spec.lease_ref,
+            pid=forked.pid,
+            isolation=started.isolation,
+            pid_namespace=forked.namespace,
         )
+        self._uplink.send(launched, started.namespace_fds())
 
     def _stop(self, lease_ref: str, kill_after_s: float) -> None:
-        for found in self._families.values():
-            if found.lease_ref == lease_ref and found.kill_at is None:
-                found.kill_at = time.monotonic() + kill_after_s
-                os.kill(found.pid, signal.SIGTERM)
+        found = self._families.get(lease_ref)
+        if found is None or found.exited is not None:
+            return
+        kill_at = time.monotonic() + kill_after_s
+        if found.kill_at is None and kill_after_s > 0:
+            os.kill(found.forked.pid, signal.SIGTERM)
+        found.kill_at = min(kill_at, found.kill_at or kill_at)
+
+    def _forget(self, lease_ref: str) -> None:
+        found = self._families.get(lease_ref)
+        if found is not None and found.exited is not None:
+            del self._families[lease_ref]
+            found.close()
+
+    def _running(self) -> list[Family]:
+        return [found for found in self._families.values() if found.exited is None]
 
     def _next_deadline_s(self) -> float | None:
-        deadlines = [found.kill_at for found in self._families.values() if found.kill_at and not found.killed]
-        return max(0.0, min(deadlines) - time.monotonic()) if deadlines else None
+        """Seconds to the next thing that time alone brings about."""
+        now = time.monotonic()
+        waits = [found.kill_at - now for found in self._running() if found.kill_at and not found.killed]
+        if self._alone_since is not None:
+            waits += [RENEW_PERIOD_S, self._alone_since + self._adopt_grace_s - now]
+        return max(0.0, min(waits)) if waits else None
 
     def _kill_overdue(self) -> None:
         now = time.monotonic()
-        for found in self._families.values():
+        for found in self._running():
             if found.kill_at is not None and found.kill_at <= now and not found.killed:
                 self._kill(found)
 
     def _kill(self, found: Family) -> None:
         found.killed = True
-        os.kill(found.pid, signal.SIGKILL)
+        os.kill(found.forked.pid, signal.SIGKILL)
+
+    def _look_after_name(self) -> None:
+        """Without a supervisor: stay findable, and end when nobody has come in time."""
+        if self._alone_since is not None and not self._is_ending:
+            if time.monotonic() - self._alone_since >= self._adopt_grace_s:
+                self._is_ending = True
+            with contextlib.suppress(OSError):
+                self._uplink.renew()
 
     def _reap(self) -> None:
         """Collect the dead. What a dead leader did not take with it has come to us, and is killed here."""
@@ -160,42 +239,39 @@ class Zygote:
                 return
             if pid == 0:
                 return
-            if found := self._families.pop(pid, None):
-                if found.way is not Way.DIRECT:
-                    family.kill_descendants(keep=frozenset(self._families))
-                self._report_exit(found, status)
+            ended = next((found for found in self._running() if found.forked.pid == pid), None)
+            if ended is not None:
+                self._on_exit(ended, status)
 
-    def _report_exit(self, found: Family, status: int) -> None:
+    def _on_exit(self, ended: Family, status: int) -> None:
         code = os.waitstatus_to_exitcode(status)
-        self._send(
-            Exited(
-                lease_ref=found.lease_ref,
-                pid=found.pid,
-                status=f"exit {code}" if code >= 0 else f"signal {signal.Signals(-code).name}",
-                stopping=found.kill_at is not None,
-                killed=found.killed,
-            )
+        ended.exited = Exited(
+            lease_ref=ended.lease_ref,
+            pid=ended.forked.pid,
+            status=f"exit {code}" if code >= 0 else f"signal {signal.Signals(-code).name}",
+            stopping=ended.kill_at is not None,
+            killed=ended.killed,
         )
-
-    def _send(self, message: launch.FromZygote) -> None:
-        try:
-            self._connection.send(launch.encode(message))
-        except OSError:
-            self._is_ending = True
+        if ended.way is not Way.DIRECT:
+            family.kill_descendants(keep=frozenset(found.forked.pid for found in self._running()))
+        self._uplink.send(ended.exited)
 
     def _end(self) -> None:
-        for found in self._families.values():
+        for found in self._running():
             self._kill(found)
         deadline = time.monotonic() + STRAY_WAIT_S
-        while self._families and time.monotonic() < deadline:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wakeup, 4096)
+        while self._running() and time.monotonic() < deadline:
             self._reap()
             time.sleep(0.001)
+        self._uplink.close()
 
 
 def _become_family(
-    rehearsed: Rehearsed, spec: LaunchSpec, fds: list[int], lifeline: tuple[int, int], has_namespace: bool
+    rehearsed: Rehearsed,
+    spec: LaunchSpec,
+    fds: Sequence[int],
+    lifeline: tuple[int, int],
+    has_namespace: bool,
 ) -> NoReturn:
     """In the forked child: run the family and never come back into the zygote's code."""
     status = 1
@@ -213,27 +289,18 @@ def _become_family(
         os._exit(status & 0xFF)
 
 
-def _peer_uid(connection: socket.socket) -> int:
-    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    uid: int = struct.unpack("3i", packed)[1]
-    return uid
-
-
-def main(listener_fd: int) -> None:
-    """Preload, accept the supervisor, serve."""
+def main(listener_fd: int, path: Path) -> None:
+    """Preload, then serve whoever supervises."""
     rehearsed = rehearse()
     logs.configure(logs.LogSettings(max_bytes=LOG_BYTES))
     listener = socket.socket(fileno=listener_fd)
-    connection, _ = listener.accept()
-    listener.close()
-    if _peer_uid(connection) != os.getuid():
-        raise SystemExit("cannot serve a supervisor of another user")
     way = find_way()
     isolation.adopt_orphans()
+    isolation.raise_descriptor_limit()
     gc.collect()
     gc.freeze()
-    Zygote(rehearsed, connection, way, os.pipe2(os.O_CLOEXEC)).run()
+    Zygote(rehearsed, listener, path, way).run()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), Path(sys.argv[2]))

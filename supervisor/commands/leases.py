@@ -1,4 +1,4 @@
-"""``ensure``, ``ls`` and ``release``: the leases of the running supervisor."""
+"""``ensure``, ``ls``, ``show``, ``logs`` and ``release``: the leases of the running supervisor."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LIST_HEAD = ("LEASE", "PROVIDER", "MODEL", "STATE", "HEALTH", "PROCESSES", "MEMO
 
 
 def add_parsers(parsers: Parsers) -> None:
-    """Add ``ensure``, ``ls`` and ``release``."""
+    """Add them."""
     parser = add_parser(parsers, "ensure", ensure, "lease an endpoint; its token is shown this once")
     add_home(parser)
     add_request(parser)
@@ -43,8 +43,16 @@ def add_parsers(parsers: Parsers) -> None:
     parser = add_parser(parsers, "ls", list_leases, "list leases, their processes and health")
     add_home(parser)
     add_json(parser)
-    parser.add_argument("--all", action="store_true", help="closed leases too")
+    parser.add_argument("--all", action="store_true", help="ended leases too, and why they ended")
     _add_selection(parser, "list only")
+
+    parser = add_parser(parsers, "show", show, "tell all about one lease, also after its end")
+    add_home(parser)
+    parser.add_argument("lease_ref", metavar="LEASE_REF")
+
+    parser = add_parser(parsers, "logs", print_log, "print the end of a lease's log, also after its end")
+    add_home(parser)
+    parser.add_argument("lease_ref", metavar="LEASE_REF")
 
     parser = add_parser(parsers, "release", release, "end leases, and prove that nothing is left of them")
     add_home(parser)
@@ -85,15 +93,11 @@ def ensure(options: argparse.Namespace) -> int:
 
 
 def list_leases(options: argparse.Namespace) -> int:
-    """Print the leases that have not ended, or all that the supervisor remembers."""
+    """Print the leases that have not ended, or all that the journal knows."""
     from supervisor.client import SupervisorClient
 
     with SupervisorClient.from_home(options.home) as client:
-        views = [
-            view
-            for view in client.endpoints(group=options.group, owner=options.owner)
-            if options.all or view.state != "closed"
-        ]
+        views = client.endpoints(group=options.group, owner=options.owner, ended=options.all)
     if options.json:
         console.print_json(views)
     elif views:
@@ -108,12 +112,31 @@ def _row(view: LeaseView) -> tuple[str, ...]:
         view.lease_ref,
         view.provider,
         view.model,
-        f"{view.state} ({view.cause})" if view.cause else view.state,
+        f"{view.state} ({': '.join(filter(None, (view.cause, view.detail)))})" if view.cause else view.state,
         view.health,
         str(len(view.processes)),
         f"{view.rss_bytes / 2**20:.0f} MiB",
         "-" if view.expires_in_s is None else f"{view.expires_in_s:.0f} s",
     )
+
+
+def show(options: argparse.Namespace) -> int:
+    """Print one lease as JSON: state, cause, usage, processes, and the proof of its end."""
+    from supervisor.client import SupervisorClient
+
+    with SupervisorClient.from_home(options.home) as client:
+        console.print_json(client.endpoint(options.lease_ref))
+    return 0
+
+
+def print_log(options: argparse.Namespace) -> int:
+    """Print the log's end as it is, but for control characters."""
+    from supervisor.client import SupervisorClient
+
+    with SupervisorClient.from_home(options.home) as client:
+        for line in client.log(options.lease_ref).splitlines():
+            print(console.plain(line))
+    return 0
 
 
 def release(options: argparse.Namespace) -> int:

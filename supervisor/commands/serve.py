@@ -6,7 +6,11 @@ import argparse
 import os
 import socket
 import sys
+import time
 import typing
+from pathlib import Path
+
+import msgspec
 
 from shared import logs
 from shared.errors import WorkerError
@@ -14,6 +18,7 @@ from supervisor import console
 from supervisor.commands.options import Parsers, add_home, add_parser
 
 MAX_PORT = 65_535
+LEAVE_POLL_S = 0.02
 
 
 def add_parsers(parsers: Parsers) -> None:
@@ -62,6 +67,11 @@ def add_parsers(parsers: Parsers) -> None:
         "--fd", type=int, metavar="N", help="serve on this inherited listening socket instead"
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does")
+    parser.add_argument(
+        "--take-over",
+        action="store_true",
+        help="have a supervisor that runs on this state folder leave its leases to this one",
+    )
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -69,7 +79,7 @@ def serve(options: argparse.Namespace) -> int:
     from supervisor.publication import DEFAULT_MANAGEMENT_MODES
     from supervisor.serve import bind
     from supervisor.serve import serve as serve_on
-    from supervisor.settings import Settings, changed, state_home
+    from supervisor.settings import EMBEDDED_ADOPT_GRACE_S, Settings, changed, state_home
 
     home = options.home or state_home(os.environ)
     modes = tuple(options.management_modes or DEFAULT_MANAGEMENT_MODES)
@@ -78,10 +88,12 @@ def serve(options: argparse.Namespace) -> int:
         level=options.log_level,
         content=options.log_content,
     )
-    settings = changed(
-        Settings(home=home, namespaces=not options.no_namespaces, management_modes=modes, log=log),
-        options.assignments,
-    )
+    settings = Settings(home=home, namespaces=not options.no_namespaces, management_modes=modes, log=log)
+    if options.until_stdin_closes:
+        settings = msgspec.structs.replace(settings, adopt_grace_s=EMBEDDED_ADOPT_GRACE_S)
+    settings = changed(settings, options.assignments)
+    if options.take_over:
+        _ask_to_leave(home, settings.take_over_s)
     listener = bind(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
     us = os.getpid()
     try:
@@ -93,6 +105,28 @@ def serve(options: argparse.Namespace) -> int:
             ) from end
         raise
     return 0
+
+
+def _ask_to_leave(home: Path, wait_s: float) -> None:
+    """Have the one that serves end without its leases, and wait for it. Raises WorkerError: it does not.
+
+    When none serves, there is nothing to ask.
+    """
+    from supervisor.client import SupervisorClient
+    from supervisor.statefolder import StateFolder
+
+    folder = StateFolder(home)
+    if address := folder.read_address():
+        with SupervisorClient(address.url, folder.read_token(), timeout_s=wait_s) as running:
+            running.leave()
+        deadline = time.monotonic() + wait_s
+        while address.is_served:
+            if time.monotonic() > deadline:
+                raise WorkerError(
+                    "already_running",
+                    f"cannot take over: supervisor {address.pid} has not left in {wait_s:g} s",
+                )
+            time.sleep(LEAVE_POLL_S)
 
 
 def _port(text: str) -> int:

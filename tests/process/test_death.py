@@ -52,7 +52,7 @@ def until(condition: Callable[[], object]) -> None:
 
 def family_of(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -> list[ProcessId]:
     """Leader first."""
-    return [ProcessId(row.pid, row.create_time) for row in endpoint.endpoint(descriptor).processes]
+    return [ProcessId(row.pid, row.start_ticks) for row in endpoint.endpoint(descriptor).processes]
 
 
 def inner_worker(family: list[ProcessId]) -> ProcessId:
@@ -92,12 +92,13 @@ def test_the_isolation_is_the_one_asked_for(endpoint: InferenceEndpoint, request
 
 
 def test_a_killed_zygote_takes_every_family_along(endpoint: InferenceEndpoint):
-    """The kernel does it; the leases are lost, and the next lease starts a new zygote."""
+    """The kernel does it; the leases say why they ended, and there is a new zygote for the next one."""
     leases = [lease(endpoint) for _ in range(2)]
     families = [process for each in leases for process in family_of(endpoint, each)]
     psutil.Process(family_of(endpoint, leases[0])[0].pid).parent().kill()
     until(lambda: not processes.alive(families))
-    until(lambda: [endpoint.endpoint(each).cause for each in leases] == ["lost", "lost"])
+    until(lambda: [endpoint.endpoint(each).cause for each in leases] == ["crashed", "crashed"])
+    assert "zygote" in endpoint.endpoint(leases[0]).detail
     assert ask(lease(endpoint), "again").status_code == 200
 
 

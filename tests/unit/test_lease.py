@@ -17,7 +17,7 @@ from supervisor.lease import (
     next_state,
     stops_family,
 )
-from supervisor.table import CLOSED_KEPT, LeaseRecord, LeaseTable
+from supervisor.table import LeaseRecord, LeaseTable
 
 BUDGET_GRACE_S = 30.0
 HAPPENINGS: tuple[Happening, ...] = (*Cause, *Step)
@@ -47,6 +47,7 @@ def record(lease_ref: str = "lease_1") -> LeaseRecord:
         options=LeaseOptions(ttl_s=100, idle_timeout_s=10),
         lease_dir="/nowhere",
         base_url="http://127.0.0.1:1/leases/lease_1/v1",
+        token_sha256="",
         created_at_s=0,
         expires_at=100,
     )
@@ -153,16 +154,12 @@ def test_a_lease_without_budget_ends_after_a_grace(
     assert table.overdue(now) == ([(lease, cause)] if cause else [])
 
 
-def test_closed_leases_are_remembered_for_a_while():
-    """The oldest are forgotten, the living never."""
+def test_a_dropped_lease_is_forgotten_and_its_neighbour_is_not():
+    """What has ended is the journal's."""
     table = LeaseTable(BUDGET_GRACE_S)
-    living = record("living")
+    living, over = record("living"), record("over")
     table.add(living)
-    for number in range(CLOSED_KEPT + 10):
-        lease = record(str(number))
-        table.add(lease)
-        lease.state = State.CLOSED
-    table.add(record("last"))
-    assert table.get("living") is living
-    assert table.get("0") is None
-    assert table.get(str(CLOSED_KEPT + 9)) is not None
+    table.add(over)
+    table.drop(over)
+    table.drop(over)
+    assert (table.get("living"), table.get("over"), len(table)) == (living, None, 1)

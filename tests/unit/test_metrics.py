@@ -32,9 +32,11 @@ def lease(state: str = "ready", model: str = "m") -> LeaseView:
         consumer=None,
         state=state,
         cause=None,
+        detail="",
         health="healthy",
         base_url="http://127.0.0.1:1/leases/lease_1/v1",
         created_at=0.0,
+        ended_at=None,
         expires_in_s=1.0,
         idle_for_s=None,
         isolation="pid_namespace",
@@ -43,6 +45,7 @@ def lease(state: str = "ready", model: str = "m") -> LeaseView:
         cpu_s=0.0,
         load=COUNTS,
         metadata={},
+        proof=None,
     )
 
 

@@ -1,0 +1,154 @@
+"""The one path by which leases end, whatever the cause: stop the family, prove it, write it down, clear up.
+
+Every lease in the table has a family here, from before its launch to the proof of its end. All who end a lease share
+one stop and its proof.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from pathlib import Path
+
+import msgspec
+
+from shared.launch import Exited
+from shared.redaction import redacted
+from supervisor import stopping
+from supervisor.journal import Journal
+from supervisor.launcher import Launcher
+from supervisor.lease import Cause, Happening, State, Step
+from supervisor.proof import ReleaseProof
+from supervisor.settings import Settings
+from supervisor.table import LeaseRecord, LeaseTable
+
+LOG_NAME = "worker.log"
+LOG_TAIL_BYTES = 16 * 1024
+LOG_TAIL_CHARS = 4096
+_log = logging.getLogger("asm_endpoint.endings")
+
+
+class _Family(msgspec.Struct, kw_only=True, eq=False):
+    """What is awaited of a lease's family: that its launch is settled, that it exits, and the proof of its end."""
+
+    exited: asyncio.Future[Exited]
+    launch_settled: asyncio.Event
+    ending: asyncio.Task[ReleaseProof] | None = None
+
+
+class Endings:
+    """The families of all open leases, and how they end."""
+
+    def __init__(self, table: LeaseTable, launcher: Launcher, journal: Journal, settings: Settings) -> None:
+        self._table = table
+        self._launcher = launcher
+        self._journal = journal
+        self._settings = settings
+        self._families: dict[str, _Family] = {}
+
+    def expect(self, record: LeaseRecord) -> None:
+        """A family is about to be launched; :meth:`settle` says that it was, or that nothing was started."""
+        self._families[record.lease_ref] = _Family(
+            exited=asyncio.get_running_loop().create_future(), launch_settled=asyncio.Event()
+        )
+
+    def recheck(self) -> None:
+        """Close the leases whose survivors have gone in the meantime."""
+        for record in self._table.unfinished():
+            ending = self._families[record.lease_ref].ending
+            if ending and ending.done() and not ending.cancelled() and not ending.exception():
+                proof = ending.result()
+                if proof.survivors and not stopping.remains(record):
+                    self.close(record, msgspec.structs.replace(proof, survivors=()))
+
+    def settle(self, record: LeaseRecord) -> None:
+        """It is known what was launched."""
+        self._families[record.lease_ref].launch_settled.set()
+
+    def begin(self, record: LeaseRecord, cause: Cause, detail: str = "") -> asyncio.Task[ReleaseProof]:
+        """Apply the cause; the one caller that crosses into STOPPING starts the stop, all share its proof."""
+        family = self._families[record.lease_ref]
+        if self.apply(record, cause, detail) or family.ending is None:
+            family.ending = asyncio.create_task(self._end(record, family))
+        return family.ending
+
+    def apply(self, record: LeaseRecord, happening: Happening, detail: str = "") -> bool:
+        """Change the lease's state and write it down; True when its family is now to be stopped."""
+        before = record.state
+        stops = self._table.apply(record, happening, detail)
+        if record.state is not before:
+            more = f": {detail}" if detail else ""
+            _log.info("lease %s: %s -> %s (%s%s)", record.lease_ref, before, record.state, happening, more)
+            self._journal.keep(record)
+        return stops
+
+    def close(self, record: LeaseRecord, proof: ReleaseProof) -> None:
+        """Nothing is left of the family: write the proof, remove the folder, let the zygote forget."""
+        if record.state is not State.STOPPING:
+            return
+        record.proof, record.ended_at_s = proof, time.time()
+        record.log_tail = log_tail(Path(record.lease_dir))
+        record.let_go()
+        self.apply(record, Step.EMPTIED)
+        self._launcher.confirm(record.lease_ref)
+        if self.owns_folder(record):
+            shutil.rmtree(record.lease_dir, ignore_errors=True)
+        self._table.drop(record)
+        del self._families[record.lease_ref]
+
+    def owns_folder(self, record: LeaseRecord) -> bool:
+        """Whether the lease's folder is in this state folder, and not in one that this is a copy of."""
+        return Path(record.lease_dir).parent.parent == self._settings.home
+
+    def on_exit(self, message: Exited) -> None:
+        """A family has ended; by itself, unless it was being stopped."""
+        family = self._families.get(message.lease_ref)
+        record = self._table.get(message.lease_ref)
+        if family is None or record is None:
+            self._launcher.confirm(message.lease_ref)
+        elif not family.exited.done():
+            family.exited.set_result(message)
+            if not message.stopping:
+                self.begin(record, Cause.CRASHED, f"the family ended by itself: {message.status}")
+
+    def heard(self, record: LeaseRecord, message: Exited) -> None:
+        """The family of a lease that is being taken over has ended already."""
+        self._families[record.lease_ref].exited.set_result(message)
+
+    def on_lost(self) -> None:
+        """The zygote is gone, and by the kernel's hand every family with it."""
+        for record in self._table.unfinished():
+            self.on_gone(record)
+            self.begin(record, Cause.CRASHED, "the zygote ended, and the family with it")
+
+    def on_gone(self, record: LeaseRecord) -> None:
+        """Nobody will tell of this family's end any more."""
+        exited = self._families[record.lease_ref].exited
+        if not exited.done():
+            status = "nobody saw its end"
+            exited.set_result(
+                Exited(lease_ref=record.lease_ref, pid=0, status=status, stopping=False, killed=True)
+            )
+
+    async def _end(self, record: LeaseRecord, family: _Family) -> ReleaseProof:
+        await family.launch_settled.wait()
+        proof = await stopping.stop_family(record, self._launcher, family.exited, self._settings)
+        if proof.survivors:
+            self.apply(record, Step.SURVIVED)
+            _log.error("lease %s: %d processes survived", record.lease_ref, len(proof.survivors))
+        else:
+            self.close(record, proof)
+        return proof
+
+
+def log_tail(lease_dir: Path) -> str:
+    """The end of the lease's log, for whoever wants to know why it ended."""
+    try:
+        with open(lease_dir / LOG_NAME, "rb") as log:
+            size = log.seek(0, 2)
+            log.seek(max(0, size - LOG_TAIL_BYTES))
+            return redacted(log.read().decode(errors="replace"))[-LOG_TAIL_CHARS:]
+    except OSError:
+        return ""

@@ -1,0 +1,113 @@
+"""The journal: every lease, open and ended, in the supervisor's database.
+
+A lease that cannot be written is not begun. What happens to a lease afterwards happens whether it can be written or
+not: it stays in memory, :attr:`Journal.is_behind` says so, and :meth:`Journal.catch_up` tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+
+from shared.errors import WorkerError
+from supervisor import entry as entries
+from supervisor.database import Database
+from supervisor.entry import LeaseEntry
+
+WRITE = (
+    "INSERT OR REPLACE INTO leases (lease_ref, state, cause, detail, created_at_s, ended_at_s, pid, entry) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_log = logging.getLogger("asm_endpoint.journal")
+
+
+class Journal:
+    """The rows of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._unwritten: dict[str, LeaseEntry] = {}
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something could not be written yet."""
+        return bool(self._unwritten)
+
+    def write(self, lease: LeaseEntry) -> None:
+        """Write a lease as it is. Raises WorkerError ``journal_unavailable``."""
+        row = (
+            lease.lease_ref,
+            lease.state,
+            lease.cause,
+            lease.detail,
+            lease.created_at_s,
+            lease.ended_at_s,
+            lease.leader.pid if lease.leader else None,
+            entries.encode(entries.facts(lease)),
+        )
+        with self._database.transaction() as connection:
+            connection.execute(WRITE, row)
+        self._unwritten.pop(lease.lease_ref, None)
+
+    def keep(self, lease: LeaseEntry) -> bool:
+        """Write a lease as it is, now or later; False when it could not be written now."""
+        try:
+            self.write(lease)
+        except WorkerError as error:
+            if not self._unwritten:
+                _log.error("%s; what happens now is written later", error)
+            self._unwritten[lease.lease_ref] = lease
+            return False
+        return True
+
+    def catch_up(self) -> None:
+        """Write what could not be written before."""
+        for lease in list(self._unwritten.values()):
+            if not self.keep(lease):
+                return
+
+    def get(self, lease_ref: str) -> LeaseEntry | None:
+        """One lease, if it is known."""
+        if lease := self._unwritten.get(lease_ref):
+            return lease
+        with self._database.transaction() as connection:
+            row = connection.execute("SELECT entry FROM leases WHERE lease_ref = ?", (lease_ref,)).fetchone()
+        return _decoded([row])[0] if row else None
+
+    def open_leases(self) -> list[LeaseEntry]:
+        """Those that have not ended, as an earlier supervisor left them, oldest first."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT entry FROM leases WHERE ended_at_s IS NULL ORDER BY lease_ref"
+            ).fetchall()
+        return _decoded(rows)
+
+    def ended_leases(self, limit: int) -> list[LeaseEntry]:
+        """The last ones that have ended, oldest first."""
+        with self._database.transaction() as connection:
+            rows = connection.execute(
+                "SELECT entry FROM leases WHERE ended_at_s IS NOT NULL ORDER BY ended_at_s DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        unwritten = [lease for lease in self._unwritten.values() if lease.ended_at_s is not None]
+        return [*reversed(_decoded(rows)), *unwritten][-limit:]
+
+    def prune(self, *, ended_before_s: float, keep: int) -> None:
+        """Forget leases that ended before that time, and of the others all but the last ``keep``."""
+        with self._database.transaction() as connection:
+            connection.execute("DELETE FROM leases WHERE ended_at_s < ?", (ended_before_s,))
+            connection.execute(
+                "DELETE FROM leases WHERE ended_at_s <= "
+                "(SELECT ended_at_s FROM leases WHERE ended_at_s IS NOT NULL "
+                "ORDER BY ended_at_s DESC LIMIT 1 OFFSET ?)",
+                (keep,),
+            )
+
+    def close(self) -> None:
+        """Try once more to write everything, and close the file."""
+        self.catch_up()
+        self._database.close()
+
+
+def _decoded(rows: Iterable[tuple[bytes]]) -> list[LeaseEntry]:
+    return [entries.decode(entry) for (entry,) in rows]
