@@ -98,13 +98,17 @@ class _Formatter(logging.Formatter):
             name: without_known(value, self._secrets)
             for name, value in (self._fields | _context.get()).items()
         }
-        own = {name: self._clean(value) for name, value in vars(record).items() if name not in _STANDARD}
+        own = {
+            name: self._clean(value)
+            for name, value in vars(record).items()
+            if name not in _STANDARD and value is not None
+        }
         if record.exc_info and record.exc_info[0]:
             own["exception"] = self._clean(self.formatException(record.exc_info))
         return {"message": message, **travelling, **own}
 
     def _clean(self, value: Any) -> Any:
-        if value is None or isinstance(value, bool | int | float):
+        if isinstance(value, bool | int | float):
             return value
         text = redacted(str(value), self._secrets)
         return text if len(text) <= MAX_TEXT_CHARS else f"{text[:MAX_TEXT_CHARS]}... ({len(text)} characters)"

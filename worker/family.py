@@ -86,7 +86,8 @@ def _new_session(
         budget=spec.budget,
         board=Scoreboard(SCOREBOARD_FD),
     )
-    return Session(Pool(starter.start, spec.standby, spec.limits.standby_idle_s), spec.limits, capacity)
+    pool = Pool(starter.start, spec.standby, spec.limits.standby_idle_s)
+    return Session(pool, spec.limits, capacity, logs_content=spec.log.content)
 
 
 def _reset_signals() -> None:

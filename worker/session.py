@@ -26,6 +26,7 @@ from shared.events import PREAMBLE, Event
 from shared.launch import TurnLimits
 from shared.provider import Prompt
 from shared.result import Completion, Projection, Shown
+from worker import turnlog
 from worker.budget import Account
 from worker.capacity import Capacity
 from worker.inputs import private_inputs
@@ -41,8 +42,11 @@ DEFAULT_QUEUE_LIMIT = 16
 class Session:
     """One provider, one model, its processes and its limits. Close it with :meth:`close`."""
 
-    def __init__(self, pool: Pool, limits: TurnLimits, capacity: Capacity) -> None:
+    def __init__(
+        self, pool: Pool, limits: TurnLimits, capacity: Capacity, *, logs_content: bool = False
+    ) -> None:
         self.pool = pool
+        self.logs_content = logs_content
         self.limits = limits
         self.capacity = capacity
         self.trouble = Trouble(capacity.board)
@@ -109,6 +113,7 @@ class TurnStream:
         session, prompt = self._session, self._prompt
         chars = len(prompt.text) + len(prompt.system)
         async with (
+            self._logged(),
             session.capacity.place(session.limits.queue_s, chars) as account,
             session.trouble.of_turn(),
         ):
@@ -122,6 +127,10 @@ class TurnStream:
             finally:
                 turn.end()
                 session.give_back(process)
+
+    def _logged(self) -> contextlib.AbstractAsyncContextManager[None]:
+        with_content = self._session.logs_content
+        return turnlog.of_request(self._request_id, self._prompt, self._projection, with_content=with_content)
 
     async def _pieces(
         self, turn: Turn, account: Account, heartbeat_s: float | None

@@ -207,10 +207,15 @@ def test_a_turn_is_logged_under_its_request_id(
     answer = http.post(url(shared_lease), headers=headers, json=say("not for the log"))
     assert answer.headers["x-request-id"] == "mine-2"
     log = state_home / "leases" / shared_lease.lease_ref / "worker.log"
-    until(lambda: len(lines_of(log, "mine-2")) == 3)
+    until(lambda: len(lines_of(log, "mine-2")) == 4)
     lines = lines_of(log, "mine-2")
-    assert [line["message"] for line in lines] == ["turn begins", "turn ended", "answered"]
-    begun, ended, _ = lines
+    assert [line["message"] for line in lines] == [
+        "turn begins",
+        "turn ended",
+        "completion ended",
+        "answered",
+    ]
+    begun, ended, *_ = lines
     assert begun["turn"] == ended["turn"]
     assert begun["cli_pid"] == ended["cli_pid"] > 0
     assert "not for the log" not in log.read_text()

@@ -1,0 +1,284 @@
+"""What stands in the logs of real processes: which request it was, and no secret; contents only when asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from supervisor import EndpointDescriptor, InferenceEndpoint
+from supervisor.statefolder import TOKEN_NAME
+
+pytestmark = pytest.mark.process
+WAIT_S = 20.0
+POLL_S = 0.02
+HTTP_TIMEOUT_S = 30.0
+MISBEHAVE = "ASM_ENDPOINT_ECHO_MISBEHAVE"
+WORDS = "canary-of-ordinary-words"
+API_KEY = "sk-ant-api03-canary0canary0canary0"
+ENVIRONMENT_KEY = "an-unremarkable-key-of-the-environment"
+REQUEST = {"model_preference": {"provider": "echo", "id": "any"}}
+
+
+@contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Iterator[InferenceEndpoint]:
+    """An embedded supervisor; its own log is in its state folder."""
+    monkeypatch.setenv(MISBEHAVE, "1")
+    monkeypatch.setenv("ANTHROPIC_API_KEY", ENVIRONMENT_KEY)
+    with InferenceEndpoint(serve_arguments=arguments) as endpoint:
+        yield endpoint
+
+
+def lease(endpoint: InferenceEndpoint) -> EndpointDescriptor:
+    """One without standby, so that its log tells only of what is asked."""
+    descriptor, _ = endpoint.ensure_endpoint(REQUEST, lease={"standby": 0})
+    return descriptor
+
+
+def ask(descriptor: EndpointDescriptor, text: str, **headers: str) -> httpx.Response:
+    """One completion."""
+    return httpx.post(
+        f"{descriptor.base_url}/chat/completions",
+        headers={**descriptor.headers, **headers},
+        json={"messages": [{"role": "user", "content": text}]},
+        timeout=HTTP_TIMEOUT_S,
+        trust_env=False,
+    )
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Poll, with a deadline."""
+    deadline = time.monotonic() + WAIT_S
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        time.sleep(POLL_S)
+    return value
+
+
+def worker_log(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -> Path:
+    """The lease's own log."""
+    return endpoint.home / "leases" / descriptor.lease_ref / "worker.log"
+
+
+def lines_of(path: Path, request_id: str | None = None) -> list[dict[str, Any]]:
+    """Every line, decoded; or those of one request."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [line for line in lines if request_id is None or line.get("request_id") == request_id]
+
+
+def everything_below(home: Path) -> dict[Path, str]:
+    """Every file of the state folder, but the one that is there to hold the admin token."""
+    files = [path for path in home.rglob("*") if path.is_file() and path.name != TOKEN_NAME]
+    return {path: path.read_bytes().decode(errors="replace") for path in files}
+
+
+def test_one_request_id_goes_from_the_client_to_the_command_line(monkeypatch: pytest.MonkeyPatch):
+    """Of the request for the lease, and of a completion."""
+    with serving(monkeypatch) as endpoint:
+        token = (endpoint.home / TOKEN_NAME).read_text().strip()
+        answer = httpx.post(
+            f"{endpoint.url}/v1/endpoints",
+            headers={"authorization": f"Bearer {token}", "x-request-id": "asks-for-a-lease"},
+            json={"request": REQUEST},
+            timeout=HTTP_TIMEOUT_S,
+            trust_env=False,
+        )
+        assert answer.status_code == 201
+        lease_ref = answer.json()["endpoint"]["lease_ref"]
+        supervisor_log = endpoint.home / "supervisor.log"
+        answered = until(
+            lambda: [line for line in lines_of(supervisor_log, "asks-for-a-lease") if "status" in line]
+        )
+        assert [(line["method"], line["path"], line["status"]) for line in answered] == [
+            ("POST", "/v1/endpoints", 201)
+        ]
+        assert any(lease_ref in json.dumps(line) for line in lines_of(supervisor_log, "asks-for-a-lease"))
+
+        descriptor = lease(endpoint)
+        log = worker_log(endpoint, descriptor)
+        assert ask(descriptor, "[[cwd]] x", **{"x-request-id": "asks-for-a-turn"}).status_code == 200
+        begun, ended, completed, answered = until(
+            lambda: len(found := lines_of(log, "asks-for-a-turn")) == 4 and found
+        )
+        assert begun["message"] == "turn begins"
+        assert begun["turn"] == ended["turn"]
+        assert begun["cli_pid"] > 0
+        assert (completed["outcome"], completed["completion_tokens"] > 0) == ("completed", True)
+        assert (answered["status"], answered["path"]) == (
+            200,
+            f"/leases/{descriptor.lease_ref}/v1/chat/completions",
+        )
+        assert {line["lease_ref"] for line in lines_of(log)} == {descriptor.lease_ref}
+
+
+def test_the_request_for_a_lease_is_named_in_the_lease_s_own_log(monkeypatch: pytest.MonkeyPatch):
+    """By the id that it got when it had none."""
+    with serving(monkeypatch) as endpoint:
+        first = lines_of(worker_log(endpoint, lease(endpoint)))[0]
+        (made,) = [
+            line
+            for line in lines_of(endpoint.home / "supervisor.log", first["request_id"])
+            if "status" in line
+        ]
+        assert made["path"] == "/v1/endpoints"
+
+
+@pytest.mark.parametrize("text", [f"{WORDS}", f"[[stderr:{WORDS}]] [[exit:3]] x", f"[[garbage]] {WORDS}"])
+def test_prompts_and_answers_are_in_no_file(monkeypatch: pytest.MonkeyPatch, text: str):
+    """Not even in the words of an error that quotes them; and afterwards neither."""
+    with serving(monkeypatch) as endpoint:
+        descriptor = lease(endpoint)
+        assert WORDS in ask(descriptor, text).text or "garbage" in text
+        until(lambda: "completion ended" in worker_log(endpoint, descriptor).read_text())
+        assert not [path for path, content in everything_below(endpoint.home).items() if WORDS in content]
+        endpoint.release_endpoint(descriptor)
+        assert not [path for path, content in everything_below(endpoint.home).items() if WORDS in content]
+
+
+def test_contents_are_logged_when_asked_for_and_said_so_at_the_start(monkeypatch: pytest.MonkeyPatch):
+    """Positive control of the test above: prompt, answer, and an error's words."""
+    with serving(monkeypatch, "--log-content") as endpoint:
+        descriptor = lease(endpoint)
+        assert ask(descriptor, f"hello {WORDS}").status_code == 200
+        assert WORDS in ask(descriptor, f"[[stderr:{WORDS}]] [[exit:3]] x").text
+        completed, failed = until(
+            lambda: (
+                len(
+                    found := [
+                        line for line in lines_of(worker_log(endpoint, descriptor)) if "outcome" in line
+                    ]
+                )
+                == 2
+                and found
+            )
+        )
+        assert completed["prompt"] == completed["answer"] == f"hello {WORDS}"
+        assert failed["outcome"] == "provider_crashed"
+        assert WORDS in failed["error"]
+        warnings = [line for line in lines_of(endpoint.home / "supervisor.log") if line["level"] == "warning"]
+        assert "--log-content" in warnings[0]["message"]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--log-content", "--log-level", "debug")], ids=["usual", "everything"]
+)
+def test_secrets_are_in_no_log(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]):
+    """Tokens and keys, wherever somebody may put them: headers, bodies, paths, errors of command lines, environment."""
+    with serving(monkeypatch, *arguments) as endpoint:
+        descriptor = lease(endpoint)
+        admin_token = (endpoint.home / TOKEN_NAME).read_text().strip()
+        lease_token = descriptor.headers["authorization"].removeprefix("Bearer ")
+        secrets = (admin_token, lease_token, API_KEY, ENVIRONMENT_KEY)
+        for secret in (admin_token, lease_token, API_KEY):
+            ask(
+                descriptor,
+                f"{WORDS} {secret}",
+                **{"x-api-key": secret, "cookie": secret, "user-agent": secret},
+            )
+            ask(descriptor, f"[[stderr:{secret}]] [[exit:3]] x")
+            httpx.get(
+                f"{descriptor.base_url}/models/{secret}",
+                headers=descriptor.headers,
+                trust_env=False,
+                timeout=HTTP_TIMEOUT_S,
+            )
+            httpx.post(
+                f"{endpoint.url}/v1/endpoints",
+                headers={"authorization": f"Bearer {admin_token}", "idempotency-key": secret},
+                json={"request": {"model_preference": {"provider": "echo", "id": secret, "extra": secret}}},
+                trust_env=False,
+                timeout=HTTP_TIMEOUT_S,
+            )
+            httpx.get(
+                f"{endpoint.url}/v1/endpoints/{secret}",
+                headers={"authorization": f"Basic {secret}"},
+                trust_env=False,
+                timeout=HTTP_TIMEOUT_S,
+            )
+        until(lambda: worker_log(endpoint, descriptor).read_text().count("completion ended") == 6)
+        logs = {path: text for path, text in everything_below(endpoint.home).items() if path.suffix == ".log"}
+        assert len(logs) >= 3
+        found = [(path.name, secret) for path, text in logs.items() for secret in secrets if secret in text]
+        assert not found
+        has_contents = any(WORDS in text for text in logs.values())
+        assert has_contents is bool(arguments), "positive control: what stood beside the secrets"
+
+
+def test_every_line_of_every_log_is_json(monkeypatch: pytest.MonkeyPatch):
+    """Also gunicorn's, when a worker process dies, and those of processes that end."""
+    with serving(monkeypatch, "--log-format", "json") as endpoint:
+        descriptor = lease(endpoint)
+        log = worker_log(endpoint, descriptor)
+        leader = psutil.Process(endpoint.endpoint(descriptor).processes[0].pid)
+        os.kill(leader.children()[0].pid, signal.SIGKILL)
+        until(lambda: endpoint.endpoint(descriptor).load["boots"] == 2)
+        loggers = until(
+            lambda: {line["logger"] for line in lines_of(log)} >= {"gunicorn.error"} and lines_of(log)
+        )
+        assert all(line["time"] and line["level"] and line["message"] for line in loggers)
+        endpoint.release_endpoint(descriptor)
+        for path in endpoint.home.rglob("*.log"):
+            assert all("time" in line for line in lines_of(path)), path
+
+
+def test_lines_for_people_and_levels(monkeypatch: pytest.MonkeyPatch):
+    """The form holds for lease and supervisor; below the level nothing is said."""
+    with serving(monkeypatch, "--log-format", "console") as endpoint:
+        descriptor = lease(endpoint)
+        for path in (endpoint.home / "supervisor.log", worker_log(endpoint, descriptor)):
+            assert re.match(r"\d{4}-\d\d-\d\dT\S+Z INFO    asm_endpoint\.\w+ \w", path.read_text()), path
+    with serving(monkeypatch, "--log-level", "error") as endpoint:
+        descriptor = lease(endpoint)
+        assert ask(descriptor, "hello").status_code == 200
+        assert worker_log(endpoint, descriptor).read_text() == ""
+        assert (endpoint.home / "supervisor.log").read_text() == ""
+
+
+def test_on_a_terminal_lines_are_for_people(tmp_path: Path):
+    """Without being asked."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        (sys.executable, "-P", "-m", "supervisor", "serve", "--home", str(tmp_path)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+    )
+    os.close(theirs)
+    try:
+        seen = b""
+        while b"supervisor ready at" not in seen:
+            seen += os.read(ours, 4096)
+        assert b" INFO    asm_endpoint.supervisor supervisor ready at" in seen
+    finally:
+        process.terminate()
+        assert process.wait(WAIT_S) == 0
+        os.close(ours)
+
+
+def test_a_lease_s_log_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    """By a bound with a name; the newest lines are there."""
+    bound_bytes = 8192
+    with serving(monkeypatch, "--set", f"lease_log_bytes={bound_bytes}") as endpoint:
+        descriptor = lease(endpoint)
+        log = worker_log(endpoint, descriptor)
+        with httpx.Client(headers=descriptor.headers, trust_env=False, timeout=HTTP_TIMEOUT_S) as client:
+            for number in range(200):
+                client.get(f"{descriptor.base_url}/models", headers={"x-request-id": f"number-{number}"})
+                assert log.stat().st_size <= bound_bytes
+        newest = until(lambda: lines_of(log, "number-199"))
+        assert newest[0]["status"] == 200
+        assert not lines_of(log, "number-0")
