@@ -80,11 +80,13 @@ class Service:
         identities: Identities,
         journal: Journal,
         jitter: Callable[[], float] = random.random,
+        available_bytes: Callable[[], int] = available_memory_bytes,
     ) -> None:
         self._settings = settings
         self._command_lines = command_lines
         self._identities = identities
         self._jitter = jitter
+        self._available_bytes = available_bytes
         self._table = LeaseTable(settings.budget_grace_s)
         self._journal = journal
         self._zygotes = Zygotes(settings.home)
@@ -322,7 +324,7 @@ class Service:
             leases=len(unfinished),
             own_leases=sum(record.owner == caller.name for record in unfinished),
             starting=sum(record.state is State.STARTING for record in unfinished),
-            available_bytes=available_memory_bytes(),
+            available_bytes=self._available_bytes(),
         )
 
     def _bounds(self, caller: Caller) -> admission.Bounds:
