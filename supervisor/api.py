@@ -143,8 +143,9 @@ class Endpoints(Resource):
 
         With ``?ended=true`` before them the last ones that have ended.
         """
-        ended = req.get_param("ended") == "true"
-        http.send_json(resp, {"endpoints": self._service.show_all(_selection(req), ended=ended)})
+        selection = _selection(req, "ended")
+        ended = bool(req.get_param_as_bool("ended"))
+        http.send_json(resp, {"endpoints": self._service.show_all(selection, ended=ended)})
 
     async def on_delete(self, req: Request, resp: Response) -> None:
         """End those of a group or an owner at once; the answer holds every proof."""
@@ -228,8 +229,8 @@ class Token(TokenResource):
         http.send_json(resp, self._identities.rotate(name))
 
 
-def _selection(req: Request) -> Selection:
-    _known_parameters(req, {"group", "owner"})
+def _selection(req: Request, *beside: str) -> Selection:
+    _known_parameters(req, {"group", "owner", *beside})
     return Selection(caller=req.context.caller, group=req.get_param("group"), owner=req.get_param("owner"))
 
 

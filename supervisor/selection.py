@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from supervisor.caller import Caller
-from supervisor.table import LeaseRecord
+from supervisor.entry import LeaseEntry
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,7 +20,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it names anything, and so cannot mean everything by mistake."""
         return self.owner is not None or self.group is not None
 
-    def includes(self, record: LeaseRecord) -> bool:
+    def includes(self, record: LeaseEntry) -> bool:
         """Whether the call is about this lease."""
         return (
             self.caller.may_see(record.owner)

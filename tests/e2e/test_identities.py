@@ -94,6 +94,9 @@ def test_a_lease_belongs_to_who_made_it(supervisor_client: SupervisorClient, ide
     assert proof is not None
     assert not proof.survivors
     assert alice.endpoint(mine).state == "closed"
+    ended = [view.lease_ref for view in alice.endpoints(ended=True) if view.state == "closed"]
+    assert mine.lease_ref in ended
+    assert {view.owner for view in alice.endpoints(ended=True)} == {"alice"}
     assert supervisor_client.release_endpoint(another).proof is not None
     assert refs(alice) == set()
 
@@ -108,6 +111,7 @@ def test_anothers_lease_is_like_one_that_never_was(
         for method, suffix, details in (
             ("GET", "", {}),
             ("DELETE", "", {}),
+            ("GET", "/log", {}),
             ("POST", "/renew", {"json": {"ttl_s": 5}}),
             ("POST", "/renew", {"json": {"ttl_s": -5}}),
         ):
@@ -292,7 +296,18 @@ def test_a_group_is_released_at_once(supervisor_client: SupervisorClient, identi
     }
 
 
-@pytest.mark.parametrize("query", ["", "?grup=x", "?group=x&ower=y", "?group=a&group=b", "?group=&all=1"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "",
+        "?grup=x",
+        "?group=x&ower=y",
+        "?group=a&group=b",
+        "?group=&all=1",
+        "?ended=true",
+        "?group=x&ended=true",
+    ],
+)
 def test_nothing_is_released_by_mistake(
     supervisor_client: SupervisorClient, lease_of_admin: EndpointDescriptor, query: str
 ):
