@@ -42,6 +42,10 @@ MIGRATIONS = (
         limits BLOB NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE leases ADD COLUMN owner TEXT;
+    ALTER TABLE leases ADD COLUMN lease_group TEXT;
+    """,
 )
 """Each brings the file from the version that is its index to the next one; none is ever changed afterwards."""
 _log = logging.getLogger("asm_endpoint.database")

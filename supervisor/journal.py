@@ -15,8 +15,13 @@ from supervisor.database import Database
 from supervisor.entry import LeaseEntry
 
 WRITE = (
-    "INSERT OR REPLACE INTO leases (lease_ref, state, cause, detail, created_at_s, ended_at_s, pid, entry) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO leases "
+    "(lease_ref, owner, lease_group, state, cause, detail, created_at_s, ended_at_s, pid, entry) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+ENDED = (
+    "SELECT entry FROM leases WHERE ended_at_s IS NOT NULL AND (?1 IS NULL OR owner = ?1) "
+    "AND (?2 IS NULL OR lease_group = ?2) ORDER BY ended_at_s DESC LIMIT ?3"
 )
 _log = logging.getLogger("asm_endpoint.journal")
 
@@ -37,6 +42,8 @@ class Journal:
         """Write a lease as it is. Raises WorkerError ``journal_unavailable``."""
         row = (
             lease.lease_ref,
+            lease.owner,
+            lease.options.group,
             lease.state,
             lease.cause,
             lease.detail,
@@ -82,14 +89,19 @@ class Journal:
             ).fetchall()
         return _decoded(rows)
 
-    def ended_leases(self, limit: int) -> list[LeaseEntry]:
-        """The last ones that have ended, oldest first."""
+    def ended_leases(
+        self, limit: int, *, owner: str | None = None, group: str | None = None
+    ) -> list[LeaseEntry]:
+        """The last ones that have ended, oldest first; of one owner and group where they are named."""
         with self._database.transaction() as connection:
-            rows = connection.execute(
-                "SELECT entry FROM leases WHERE ended_at_s IS NOT NULL ORDER BY ended_at_s DESC LIMIT ?",
-                (limit,),
-            ).fetchall()
-        unwritten = [lease for lease in self._unwritten.values() if lease.ended_at_s is not None]
+            rows = connection.execute(ENDED, (owner, group, limit)).fetchall()
+        unwritten = [
+            lease
+            for lease in self._unwritten.values()
+            if lease.ended_at_s is not None
+            and owner in (None, lease.owner)
+            and group in (None, lease.options.group)
+        ]
         return [*reversed(_decoded(rows)), *unwritten][-limit:]
 
     def prune(self, *, ended_before_s: float, keep: int) -> None:

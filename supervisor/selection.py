@@ -20,6 +20,11 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         """Whether it names anything, and so cannot mean everything by mistake."""
         return self.owner is not None or self.group is not None
 
+    @property
+    def whose(self) -> str | None:
+        """The one owner of all that it can include; None where that may be anybody."""
+        return self.owner if self.caller.is_admin else self.caller.name
+
     def includes(self, record: LeaseEntry) -> bool:
         """Whether the call is about this lease."""
         return (

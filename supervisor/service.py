@@ -251,7 +251,9 @@ class Service:
     def show_all(self, selection: Selection, *, ended: bool = False) -> list[LeaseView]:
         """Every selected open lease, and with ``ended`` before them the last ones that have ended."""
         observe(self._table.unfinished())
-        over = self._journal.ended_leases(ENDED_SHOWN) if ended else []
+        over: list[LeaseEntry] = []
+        if ended:
+            over = self._journal.ended_leases(ENDED_SHOWN, owner=selection.whose, group=selection.group)
         return [self._view(record) for record in (*over, *self._table) if selection.includes(record)]
 
     def log(self, lease_ref: str, caller: Caller) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from supervisor import EndpointDescriptor, RequestError, SupervisorClient, WorkerError
@@ -472,3 +473,31 @@ def test_tokens_outlive_the_supervisor(tmp_path: Path):
             assert client.endpoints() == []
         with SupervisorClient(today.url, revoked) as client, pytest.raises(RequestError):
             client.endpoints()
+
+
+def test_a_lease_stays_its_owners_when_the_supervisor_is_killed(tmp_path: Path):
+    """The next one adopts it: seen by its owner and the admin alone, counted against its owner's limit."""
+    from supervisor import InferenceEndpoint
+
+    with InferenceEndpoint(tmp_path) as killed:
+        alices, bobs = (killed.add_token(name, limits={"max_leases": 1}).token for name in ("alice", "bob"))
+        with SupervisorClient(killed.url, alices) as alice:
+            mine = lease(alice, group="g")
+        processes = [psutil.Process(killed.pid), *psutil.Process(killed.pid).children()]
+        processes[0].kill()
+        assert not psutil.wait_procs(processes, END_TIMEOUT_S)[1]
+        assert is_alive(mine)
+    with (
+        InferenceEndpoint(tmp_path) as adopting,
+        SupervisorClient(adopting.url, alices) as alice,
+        SupervisorClient(adopting.url, bobs) as bob,
+    ):
+        assert refs(alice) == refs(alice, group="g") == refs(adopting, owner="alice") == {mine.lease_ref}
+        assert refs(bob) == set()
+        assert plain(bare(bob, "GET", f"/v1/endpoints/{mine.lease_ref}"), mine.lease_ref)[0] == 404
+        with pytest.raises(WorkerError, match="this token's 1 leases are open"):
+            lease(alice)
+        lease(bob)
+        (ended,) = alice.release_endpoints(group="g")
+        assert ended.lease_ref == mine.lease_ref
+        assert not ended.proof.survivors

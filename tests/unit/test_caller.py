@@ -61,6 +61,15 @@ def test_a_selection_never_reaches_beyond_its_caller(
     selection = Selection(caller=caller, **named)
     assert selection.includes(lease) is is_included
     assert selection.is_narrowed is bool(named)
+    assert not is_included or selection.whose in (None, "alice")
+
+
+def test_whose_leases_a_selection_can_include():
+    """For a named caller its own, whatever it asks for; for the admin anybody's, or the one's it names."""
+    assert Selection(caller=ADMIN).whose is None
+    assert Selection(caller=ADMIN, owner="bob").whose == "bob"
+    assert Selection(caller=ALICE).whose == "alice"
+    assert Selection(caller=ALICE, owner="bob").whose == "alice"
 
 
 @pytest.mark.parametrize(

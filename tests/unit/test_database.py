@@ -68,7 +68,8 @@ def test_a_file_that_cannot_grow_is_a_clear_error(tmp_path: Path):
     """As on a full disk; what was written before is still there."""
     database = Database(tmp_path / "leases.sqlite")
     row = ("l", "ready", None, "", 0.0, None, None, b"x" * 100)
-    insert = "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    columns = "lease_ref, state, cause, detail, created_at_s, ended_at_s, pid, entry"
+    insert = f"INSERT INTO leases ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
     with database.transaction() as connection:
         connection.execute(insert, row)
         (pages,) = connection.execute("PRAGMA page_count").fetchone()

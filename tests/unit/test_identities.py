@@ -90,6 +90,14 @@ def test_a_token_is_its_identity_here_and_after_a_restart(home: Home):
         assert identities.caller(ADMIN_TOKEN) is ADMIN
 
 
+def test_a_look_up_reads_no_file(home: Home):
+    """Who asks is known although the file is closed; and so is who does not."""
+    token = home.identities.add("alice", NO_LIMITS, None).token
+    home.database.close()
+    assert name_of(home.identities, token) == "alice"
+    assert home.identities.caller("asm_unknown") is None
+
+
 def test_what_is_no_token_is_nobody(home: Home):
     """Missing, empty, unknown, cut, prolonged, in other letters, or the hash itself."""
     token = home.identities.add("alice", NO_LIMITS, None).token

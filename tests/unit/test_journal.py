@@ -104,6 +104,46 @@ def test_open_and_ended_leases_are_told_apart(journal: Journal):
 
 
 @pytest.mark.parametrize(
+    ("narrowed", "refs"),
+    [
+        ({}, ["b1", "a2"]),
+        ({"owner": "alice"}, ["a1", "a2"]),
+        ({"owner": "bob"}, ["b0", "b1"]),
+        ({"owner": "carol"}, []),
+        ({"group": "g"}, ["b0", "a1"]),
+        ({"group": ""}, []),
+        ({"owner": "alice", "group": "g"}, ["a0", "a1"]),
+        ({"owner": "bob", "group": "h"}, []),
+    ],
+)
+def test_others_leases_do_not_crowd_ones_own_out(
+    journal: Journal, path: Path, narrowed: dict[str, str], refs: list[str]
+):
+    """The last two of one owner or group are found behind any number of others; also while they are unwritten."""
+    ended = [
+        ("a0", "alice", "g"),
+        ("b0", "bob", "g"),
+        ("a1", "alice", "g"),
+        ("b1", "bob", None),
+        ("a2", "alice", "h"),
+    ]
+    for number, (lease_ref, owner, group) in enumerate(ended):
+        options = LeaseOptions(group=group)
+        known = lease(lease_ref, state=State.CLOSED, owner=owner, options=options, ended_at_s=float(number))
+        if number == len(ended) - 1:
+            other = sqlite3.connect(path, isolation_level=None)
+            other.execute("BEGIN IMMEDIATE")
+            assert not journal.keep(known)
+            assert [each.lease_ref for each in journal.ended_leases(2, **narrowed)] == refs
+            other.execute("ROLLBACK")
+            other.close()
+            journal.catch_up()
+        else:
+            journal.write(known)
+    assert [each.lease_ref for each in journal.ended_leases(2, **narrowed)] == refs
+
+
+@pytest.mark.parametrize(
     ("ended_before_s", "keep", "left"), [(2.0, 100, [2, 3, 4]), (0.0, 2, [3, 4]), (0.0, 100, [0, 1, 2, 3, 4])]
 )
 def test_what_is_long_over_is_forgotten(journal: Journal, ended_before_s: float, keep: int, left: list[int]):
