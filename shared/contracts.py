@@ -188,6 +188,25 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     cli_s: Amount | None = None
 
 
+class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a lease's processes may use; over any of it the lease ends. None is no limit.
+
+    All processes of the lease count, its server's two as well, which begin with some 70 MB, 20 open files.
+    """
+
+    memory_bytes: Count | None = None
+    """Resident memory."""
+    cpu_s: Amount | None = None
+    """Processor time, since the lease began, of ended processes too."""
+    processes: Count | None = None
+    open_files: Count | None = None
+    """Descriptors of files, sockets and pipes; no command line gets more by itself."""
+    workspace_bytes: Count | None = None
+    """On disk, in the lease's own folders; no command line writes a larger file."""
+    wall_s: Amount | None = None
+    """Since the lease began; not to be renewed, as ``ttl_s`` is."""
+
+
 class LeaseOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How long a lease lives, for whom, and how much of it. An unknown option may be misspelt: an error."""
 
@@ -201,6 +220,7 @@ class LeaseOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     standby: Annotated[int, Meta(ge=0, le=8)] = 1
     group: Annotated[str, Meta(min_length=1, max_length=128)] | None = None
     """The caller's own name for leases that it wants to release at once."""
+    limits: LeaseLimits | None = None
 
 
 def parse_request(source: object) -> InferenceRequest:

@@ -15,25 +15,38 @@ exit, ``[[huge-line:BYTES]]`` one long line first, ``[[ignore-term]]`` SIGTERM, 
 on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores SIGTERM and holds stdout,
 ``[[exit:CODE]]`` exit without a result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a request for a tool,
 ``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas, ``[[cwd]]`` answer with
-the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a cost other than 0.
+the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a cost other than 0;
+``[[read:PATH]]``, ``[[create:PATH]]``, ``[[signal:PID]]`` answer with ``done`` or the name of the error they met.
+
+It uses up, and holds until it ends: ``[[allocate:MB]]`` memory, ``[[burn:SECONDS]]`` processor time, ``[[fork:N]]``
+processes, ``[[open:N]]`` descriptors, ``[[write:BYTES]]`` disk in the working directory; as much as it is allowed.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
 import sys
 import time
+from collections.abc import Callable
 
 MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
 BENIGN = {"pause", "burst"}
 MISBEHAVIOUR = {
     "silence", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "exit", "stderr", "tool", "error",
-    "whole", "cwd", "environ", "cost",
+    "whole", "cwd", "environ", "cost", "read", "create", "signal", "allocate", "burn", "fork", "open", "write",
 }  # fmt: skip
+ATTEMPTS = {
+    "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
+    "create": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)),
+    "signal": lambda pid: os.kill(int(pid), 0),
+}
 MAX_BURST = 100_000
+WRITE_BYTES = 64 * 1024
+held: list[object] = []
 MAX_SLEEP_S = 600.0
 BURST_LINES_PER_WRITE = 200
 
@@ -59,9 +72,13 @@ def answer(prompt: str, model: str, known: set[str]) -> None:
         text = os.getcwd()
     if "environ" in markers:
         text = " ".join(sorted(os.environ))
+    for name, attempt in ATTEMPTS.items():
+        if name in markers:
+            text = outcome_of(attempt, markers[name])
     words = words_of(text)
     usage = {"input_tokens": len(prompt.split()), "output_tokens": 0}
     put({"type": "system", "subtype": "init", "session_id": str(os.getpid()), "model": model, "tools": []})
+    use_up(markers)
     misbehave(markers)
     event({"type": "message_start", "message": {"model": model, "content": [], "usage": usage}})
     if "burst" in markers:
@@ -77,6 +94,34 @@ def answer(prompt: str, model: str, known: set[str]) -> None:
     event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage})
     event({"type": "message_stop"})
     finish(markers, text, usage)
+
+
+def outcome_of(attempt: Callable[[str], None], target: str) -> str:
+    """What came of trying that."""
+    try:
+        attempt(target)
+    except OSError as error:
+        return type(error).__name__
+    return "done"
+
+
+def use_up(markers: dict[str, str]) -> None:
+    """Take of the machine what the markers name, until an error says that it is enough."""
+    with contextlib.suppress(OSError, MemoryError):
+        if "allocate" in markers:
+            held.append(bytearray(os.urandom(1)) * (int(markers["allocate"]) << 20))
+        held.extend(os.open(os.devnull, os.O_RDONLY) for _ in range(int(markers.get("open", 0))))
+        for _ in range(int(markers.get("fork", 0))):
+            if os.fork() == 0:
+                time.sleep(MAX_SLEEP_S)
+                os._exit(0)
+        if "write" in markers:
+            with open("written", "wb", buffering=0) as file:
+                for _ in range(int(markers["write"]) // WRITE_BYTES + 1):
+                    file.write(bytes(WRITE_BYTES))
+    end = time.process_time() + float(markers.get("burn", 0))
+    while time.process_time() < end:
+        pass
 
 
 def finish(markers: dict[str, str], text: str, usage: dict[str, int]) -> None:

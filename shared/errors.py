@@ -67,6 +67,7 @@ WORKER_KINDS: dict[str, Kind] = {
     "insufficient_quota": Kind(429, "insufficient_quota"),
     "internal_error": Kind(500, _SERVER),
     "boot_failed": Kind(503, _SERVER),
+    "hardening_unavailable": Kind(503, _SERVER),
     "lease_closed": Kind(503, _SERVER),
     "shutting_down": Kind(503, _SERVER),
     "supervisor_unavailable": Kind(503, _SERVER),

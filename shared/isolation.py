@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 DESCRIPTORS = 65_536
@@ -23,12 +25,33 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
     """Have the kernel send this process ``number`` when its parent dies."""
-    _check(_libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+    check_call(_libc.prctl(PR_SET_PDEATHSIG, number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent dies."""
-    _check(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+    check_call(_libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def forbid_new_privileges() -> None:
+    """No program that this process or a descendant executes gains rights by it, as by a set-user-ID bit; for good."""
+    check_call(_libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def forbid_core_dumps() -> None:
+    """A process that holds prompts and keys leaves no picture of its memory; descendants neither."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def become(uid: int, gid: int) -> None:
+    """Be that user, in that group alone, for good. Needs root; raises OSError. Forgets the parent-death signal."""
+    os.setgroups(())
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    if os.getresuid() != (uid, uid, uid) or os.getresgid() != (gid, gid, gid):
+        raise PermissionError(
+            errno.EPERM, "the kernel did not change the user"
+        )  # as with -1, which is no user
 
 
 def enter_user_namespace() -> None:
@@ -37,7 +60,7 @@ def enter_user_namespace() -> None:
     Raises OSError where the kernel does not allow it. Only before any thread is started.
     """
     uid, gid = os.geteuid(), os.getegid()
-    _check(_libc.unshare(CLONE_NEWUSER), "unshare(CLONE_NEWUSER)")
+    check_call(_libc.unshare(CLONE_NEWUSER), "unshare(CLONE_NEWUSER)")
     _write("/proc/self/setgroups", "deny")
     _write("/proc/self/uid_map", f"{uid} {uid} 1")
     _write("/proc/self/gid_map", f"{gid} {gid} 1")
@@ -45,7 +68,7 @@ def enter_user_namespace() -> None:
 
 def leave_children_in_new_pid_namespace() -> None:
     """The first process forked from now on is PID 1 of a new PID namespace; for good. Raises OSError."""
-    _check(_libc.unshare(CLONE_NEWPID), "unshare(CLONE_NEWPID)")
+    check_call(_libc.unshare(CLONE_NEWPID), "unshare(CLONE_NEWPID)")
 
 
 @contextlib.contextmanager
@@ -61,7 +84,7 @@ def new_pid_namespace_for_children() -> Iterator[None]:
         try:
             yield
         finally:
-            _check(_libc.setns(own, CLONE_NEWPID), "setns(CLONE_NEWPID)")
+            check_call(_libc.setns(own, CLONE_NEWPID), "setns(CLONE_NEWPID)")
     finally:
         os.close(own)
 
@@ -72,7 +95,8 @@ def raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(DESCRIPTORS, hard)), hard))
 
 
-def _check(result: int, call: str) -> None:
+def check_call(result: int, call: str) -> None:
+    """Raise OSError for the result of a system call that failed."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{call}: {os.strerror(number)}")

@@ -30,7 +30,8 @@ from __future__ import annotations
 
 import msgspec
 
-from shared.contracts import Budget
+from shared.contracts import Budget, LeaseLimits
+from shared.hardening import Hardening
 from shared.logs import LogSettings
 
 PROTOCOL = 1
@@ -98,6 +99,9 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """From SIGTERM to the end of turns that are still running."""
     namespaces: bool
     """Whether a PID namespace is to be used where the kernel allows it."""
+    lease_limits: LeaseLimits = LeaseLimits()
+    """Those that hold for each command line by itself are set in it; the supervisor watches all."""
+    hardening: Hardening = Hardening()
     log: LogSettings = LogSettings()
     request_id: str | None = None
     """Of the request that asked for the lease, for the log."""
@@ -142,8 +146,9 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """A family that runs. ``pid`` is its leader's; ``isolation`` is pid_namespace or process_group.
+    """A family that runs. ``pid`` is its leader's.
 
+    ``isolation`` is pid_namespace or process_group, and the locks of its command lines, each after a plus sign.
     ``pid_namespace`` is the inode of its namespace, and a descriptor of it comes along: the kernel gives the number to
     another namespace as soon as nothing holds the old one.
     """

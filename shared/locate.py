@@ -22,6 +22,8 @@ VERSION_TIMEOUT_S = 10.0
 PREPARATION_TIMEOUT_S = 30.0
 MAX_SETTINGS_BYTES = 1024 * 1024
 IDENTITY_DIGITS = 16
+PREPARED_MODE = 0o644
+"""What a command line prints of itself is no secret, and one that runs as another user has to read it."""
 VERSION = re.compile(r"\d+\.\d+(?:\.\d+)?(?:[-+.][0-9A-Za-z.-]+)?")
 
 
@@ -176,6 +178,7 @@ def prepare(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:
             file.write(content)
+        os.chmod(file.name, PREPARED_MODE)
         os.rename(file.name, path)
     return str(path)
 

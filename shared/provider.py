@@ -101,7 +101,9 @@ class CommandInputs(msgspec.Struct, frozen=True, kw_only=True):
 class Command(msgspec.Struct, frozen=True, kw_only=True):
     """One process to start: argv, its whole environment, its working directory, and what has to be there before.
 
-    ``files`` are written for the owner alone, ``links`` point to files of the user that count as they are.
+    ``files`` are written for the owner alone, ``links`` point to files of the user that count as they are. Where the
+    file system is locked, the process gets these, its program, the system's libraries, the lease's own folders, and
+    what else it needs by its nature: ``reads``, and ``writes``, which it may change.
     """
 
     argv: tuple[str, ...]
@@ -109,6 +111,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str
     files: Mapping[str, str] = {}
     links: Mapping[str, str] = {}
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         """Without the values of environment and files: they may be secrets."""
@@ -158,8 +162,8 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     ``published`` is false for ``echo``, which is not one of the four published command lines. ``environment``
     names the only variables of the supervisor's environment that may reach the command line (and ``settings`` may name
     more). ``supported_versions`` were measured with what is written here; others work, and are told apart.
-    ``example_model`` is a cheap one, for trying out. ``home_per_process`` gives every process a home of its own instead
-    of the lease's.
+    ``file_variables`` are those of the environment that name a file or folder to be read. ``example_model`` is a cheap
+    one, for trying out. ``home_per_process`` gives every process a home of its own instead of the lease's.
     """
 
     name: str
@@ -171,6 +175,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     logins: tuple[Login, ...] = ()
     login_hint: str = ""
     environment: tuple[str, ...] = ()
+    file_variables: tuple[str, ...] = ()
     supported_versions: VersionRange | None = None
     example_model: str
     streams_whole_messages: bool = False

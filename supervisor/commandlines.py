@@ -12,11 +12,16 @@ import msgspec
 
 from shared import locate, provider
 from shared.errors import ProviderError
+from shared.hardening import Hardening
 from shared.provider import CommandInputs, Provider
+from supervisor.hardening import require_reach
 from supervisor.publication import derive_publication
 
 NO_LOGIN = "none_needed"
 """How the login of a provider that has none is described."""
+ANY_MODEL = "any"
+NO_FOLDER = "/nonexistent"
+NO_HARDENING = Hardening()
 
 
 class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,10 +36,17 @@ class CommandLine(msgspec.Struct, frozen=True, kw_only=True):
 class CommandLines:
     """Finds command lines in one environment."""
 
-    def __init__(self, environ: Mapping[str, str], user_home: Path, prepared: Path) -> None:
+    def __init__(
+        self,
+        environ: Mapping[str, str],
+        user_home: Path,
+        prepared: Path,
+        hardening: Hardening = NO_HARDENING,
+    ) -> None:
         self._environ = environ
         self.user_home = user_home
         self._prepared = prepared
+        self._hardening = hardening
         self._versions: dict[tuple[str, int, int], str | None] = {}
 
     async def find(self, chosen: Provider) -> CommandLine:
@@ -44,6 +56,7 @@ class CommandLines:
         """
         executable = locate.find_executable(chosen, self._environ, self.user_home)
         login = locate.find_login(chosen, self._environ, self.user_home)
+        self._require_reach(chosen, executable, login)
         version = await self._version(chosen, executable)
         prepared = ""
         if chosen.preparation:
@@ -56,6 +69,20 @@ class CommandLines:
         """The variables of our environment that the provider's command line gets."""
         settings = locate.user_settings(chosen, self._environ, self.user_home)
         return locate.passed_variables(chosen, self._environ, settings)
+
+    def _require_reach(self, chosen: Provider, executable: tuple[str, ...], login: str) -> None:
+        """Do nothing when the command line gets at what it needs, as the user that it is to run as."""
+        inputs = CommandInputs(
+            executable=executable,
+            model=ANY_MODEL,
+            login=login,
+            workspace=NO_FOLDER,
+            home=NO_FOLDER,
+            user_home=str(self.user_home),
+            variables=self.variables(chosen),
+            settings=locate.user_settings(chosen, self._environ, self.user_home),
+        )
+        require_reach(self._hardening, chosen.command(inputs))
 
     async def describe(self, name: str) -> dict[str, Any]:
         """The provider's publication and what is installed of it here."""
@@ -73,7 +100,9 @@ class CommandLines:
             executable = locate.find_executable(chosen, self._environ, self.user_home)
             version = await self._version(chosen, executable)
             described["cli"] = provider.describe_cli(chosen, executable[-1], version)
-            described["login"] = locate.find_login(chosen, self._environ, self.user_home) or NO_LOGIN
+            login = locate.find_login(chosen, self._environ, self.user_home)
+            described["login"] = login or NO_LOGIN
+            self._require_reach(chosen, executable, login)
         except ProviderError as error:
             described["problem"] = {"code": error.code, "message": error.message}
         return described

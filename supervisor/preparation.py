@@ -14,8 +14,9 @@ from typing import Any
 import msgspec
 
 from shared import logs, processes, scoreboard, tokens
-from shared.contracts import Budget
+from shared.contracts import Budget, LeaseLimits
 from shared.errors import RequestError, WorkerError
+from shared.hardening import Hardening
 from shared.launch import LaunchSpec
 from shared.provider import describe_cli
 from shared.scoreboard import Scoreboard
@@ -74,11 +75,17 @@ def new_record(decision: Decision, owner: str, home: Path, port: int, token: str
     )
 
 
-def make_folders(record: LeaseRecord) -> None:
-    """The lease's private, empty folders."""
+def make_folders(record: LeaseRecord, hardening: Hardening) -> None:
+    """The lease's private, empty folders, which belong to the user that its command lines run as."""
+    lease_dir = Path(record.lease_dir)
     for name in PRIVATE_FOLDERS:
-        (Path(record.lease_dir) / name).mkdir(mode=0o700, parents=True)
-    os.chmod(record.lease_dir, 0o700)
+        (lease_dir / name).mkdir(mode=0o700, parents=True)
+    lease_dir.chmod(0o700)
+    if hardening.uid is not None and hardening.gid is not None:
+        for name in PRIVATE_FOLDERS:
+            os.chown(lease_dir / name, hardening.uid, hardening.gid)
+        os.chown(lease_dir, -1, hardening.gid)
+        lease_dir.chmod(0o710)
 
 
 def launch_spec(
@@ -110,6 +117,8 @@ def launch_spec(
         limits=settings.limits,
         drain_s=settings.drain_s,
         namespaces=settings.namespaces,
+        lease_limits=options.limits or LeaseLimits(),
+        hardening=settings.hardening,
         log=msgspec.structs.replace(settings.log, max_bytes=settings.lease_log_bytes),
         request_id=logs.bound("request_id"),
     )

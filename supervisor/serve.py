@@ -23,6 +23,7 @@ from shared.serving import common_settings
 from supervisor.api import create_app
 from supervisor.commandlines import CommandLines
 from supervisor.database import DATABASE_NAME, Database
+from supervisor.hardening import require_available
 from supervisor.identities import Identities
 from supervisor.journal import Journal
 from supervisor.service import Service
@@ -37,9 +38,16 @@ _log = logging.getLogger("asm_endpoint.supervisor")
 
 
 def serve(settings: Settings, listener: socket.socket, *, until_stdin_closes: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT; does not return. Raises WorkerError ``already_running`` at once."""
+    """Serve until SIGTERM or SIGINT; does not return.
+
+    At once raises WorkerError ``already_running`` or ``hardening_unavailable``.
+    """
+    os.umask(0o077)
     folder = StateFolder(settings.home)
     lock = folder.lock()
+    require_available(settings.hardening, settings.home)
+    if settings.hardening.gid is not None:
+        folder.admit(settings.hardening.gid)
     logs.configure(settings.log, secrets=(folder.admin_token(), *secret_values(os.environ)))
     if settings.log.content:
         _log.warning("prompts and answers are written to the leases' logs (--log-content)")
@@ -104,7 +112,9 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
         home, folder = self._settings.home, self._folder
         database = Database(home / DATABASE_NAME)
         identities = Identities(database, folder.admin_token(), folder.write_admin_token)
-        command_lines = CommandLines(dict(os.environ), Path.home(), home / PREPARED_NAME)
+        command_lines = CommandLines(
+            dict(os.environ), Path.home(), home / PREPARED_NAME, self._settings.hardening
+        )
         service = Service(self._settings, command_lines, identities, Journal(database))
         lifespan = Lifespan(service, self._folder, self._address, self._until_stdin_closes)
         return create_app(service, identities, lifespan)

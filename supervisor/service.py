@@ -378,7 +378,7 @@ class Service:
         user_home = str(self._command_lines.user_home)
         spec = preparation.launch_spec(record, decision, command_line, user_home, self._settings)
         record.metadata = preparation.metadata(record, decision, command_line)
-        preparation.make_folders(record)
+        preparation.make_folders(record, self._settings.hardening)
         variables = self._command_lines.variables(decision.chosen)
         with preparation.memory_files(variables, record) as (variables_fd, scoreboard_fd):
             fds = (listener.fileno(), variables_fd, scoreboard_fd)

@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 
 from shared.errors import RequestError
+from shared.hardening import Hardening
 from shared.launch import TurnLimits
 from shared.logs import LogSettings
 
@@ -28,6 +29,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     management_modes: tuple[str, ...] = ("jido_managed",)
     namespaces: bool = True
     """Use PID namespaces where the kernel allows it."""
+    hardening: Hardening = Hardening()
+    """Locks for every command line, beyond what always holds."""
     limits: TurnLimits = TurnLimits()
     max_leases: int = 256
     max_starts: int = 64

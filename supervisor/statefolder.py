@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,8 @@ PREPARED_NAME = "prepared"
 
 
 WRITABLE_BY_OTHERS = 0o022
+ADMITTING_MODE = 0o710
+"""A folder that its group may pass through, without seeing what is in it."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -55,7 +58,8 @@ class StateFolder:
                 raise self._unusable(f"it belongs to user {status.st_uid}")
             if status.st_mode & WRITABLE_BY_OTHERS:
                 raise self._unusable(f"others can write to it; `chmod 700 {self.path}` if that was a mistake")
-            self.path.chmod(0o700)
+            if stat.S_IMODE(status.st_mode) != ADMITTING_MODE:
+                self.path.chmod(0o700)
             (self.path / LEASES_NAME).mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise self._unusable(error.strerror or type(error).__name__) from error
@@ -77,6 +81,16 @@ class StateFolder:
                 "already_running", f"cannot serve from {self.path}: a supervisor{where} already does"
             ) from None
         return fd
+
+    def admit(self, gid: int) -> None:
+        """Let command lines of that group through to what is theirs; the rest stays ours."""
+        for path in self.path.iterdir():
+            if path.is_file():
+                path.chmod(0o600)
+        for folder in (self.path, self.path / LEASES_NAME, self.path / PREPARED_NAME):
+            folder.mkdir(exist_ok=True)
+            os.chown(folder, -1, gid)
+            folder.chmod(ADMITTING_MODE)
 
     def admin_token(self) -> str:
         """The admin token; made at the first call, afterwards the same."""

@@ -12,7 +12,7 @@ import json
 import os
 import select
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from shared import isolation, locate, logs, processes, provider
@@ -21,6 +21,7 @@ from shared.provider import CommandInputs
 from shared.redaction import secret_values
 from shared.scoreboard import Scoreboard
 from worker.capacity import Capacity
+from worker.confinement import Confinement
 from worker.pool import Pool
 from worker.rehearsal import Rehearsed
 from worker.session import Session
@@ -45,6 +46,8 @@ def run(
         return
     if not has_namespace:
         isolation.adopt_orphans()
+    isolation.forbid_new_privileges()
+    isolation.forbid_core_dumps()
     _reset_signals()
     _keep_only(fds)
     os.environ.clear()
@@ -53,19 +56,16 @@ def run(
     _open_log(Path(spec.lease_dir) / "worker.log")
     os.chdir(Path(spec.lease_dir) / "workspace")
     kill_strays = _kill_namespace if has_namespace else kill_descendants
-    before_exec = None if has_namespace else isolation.die_with_parent
     variables = json.loads(os.pread(VARIABLES_FD, MAX_VARIABLES_BYTES, 0))
     fields = {"lease_ref": spec.lease_ref, "provider": spec.provider}
     logs.configure(spec.log, fields=fields, secrets=secret_values(variables))
     if spec.request_id:
         logs.begin(request_id=spec.request_id)
-    rehearsed.lease.begin(spec, _new_session(spec, variables, before_exec))
+    rehearsed.lease.begin(spec, _new_session(spec, variables, has_namespace))
     rehearsed.server.serve(spec, LISTENER_FD, kill_strays)
 
 
-def _new_session(
-    spec: LaunchSpec, variables: dict[str, str], before_exec: Callable[[], None] | None
-) -> Session:
+def _new_session(spec: LaunchSpec, variables: dict[str, str], has_namespace: bool) -> Session:
     """The lease's session; it is used by gunicorn's worker process, and made anew by the fork when that dies."""
     chosen = provider.load(spec.provider)
     inputs = CommandInputs(
@@ -79,7 +79,13 @@ def _new_session(
         prepared=spec.prepared,
         settings=locate.user_settings(chosen, variables, Path(spec.user_home)),
     )
-    starter = Starter(chosen, inputs, spec.limits, marker=spec.lease_ref, before_exec=before_exec)
+    confinement = Confinement(
+        hardening=spec.hardening,
+        limits=spec.lease_limits,
+        folders=(inputs.workspace, inputs.home, str(Path(spec.lease_dir) / "tmp")),
+        dies_with_parent=not has_namespace,
+    )
+    starter = Starter(chosen, inputs, spec.limits, marker=spec.lease_ref, confinement=confinement)
     capacity = Capacity(
         concurrency=spec.concurrency,
         queue_limit=spec.queue_limit,

@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
-from shared import isolation, provider
+from shared import provider
 from shared.contracts import Budget
 from shared.errors import ProviderError
 from shared.events import PREAMBLE, Event
@@ -29,6 +29,7 @@ from shared.result import Completion, Projection, Shown
 from worker import turnlog
 from worker.budget import Account
 from worker.capacity import Capacity
+from worker.confinement import Confinement
 from worker.inputs import private_inputs
 from worker.pool import Pool
 from worker.runner import CliProcess, Turn
@@ -165,7 +166,7 @@ async def open_session(
     provider.require_cost_reports(provider.load(provider_name), budget)
     async with private_inputs(provider_name, model=model) as inputs:
         limits = limits or TurnLimits()
-        starter = Starter(provider.load(provider_name), inputs, limits, before_exec=isolation.die_with_parent)
+        starter = Starter(provider.load(provider_name), inputs, limits, confinement=Confinement())
         pool = Pool(starter.start, standby, limits.standby_idle_s)
         capacity = Capacity(concurrency=concurrency, queue_limit=DEFAULT_QUEUE_LIMIT, budget=budget)
         session = Session(pool, limits, capacity)

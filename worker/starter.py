@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import secrets
 import shutil
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -13,7 +13,10 @@ import msgspec
 from shared.errors import ProviderError
 from shared.launch import MARKER_VARIABLE, TurnLimits
 from shared.provider import Command, CommandInputs, Provider
+from worker.confinement import Confinement
 from worker.runner import CliProcess
+
+HOME_NAME_BYTES = 8
 
 
 class Starter:
@@ -26,14 +29,17 @@ class Starter:
         limits: TurnLimits,
         *,
         marker: str = "",
-        before_exec: Callable[[], None] | None = None,
+        confinement: Confinement | None = None,
     ) -> None:
         self._command = chosen.command
         self._connect = chosen.connect
         self._has_own_home = chosen.home_per_process
         self._inputs = inputs
         self._exit_grace_s = limits.exit_grace_s
-        self._before_exec = before_exec
+        self._confinement = confinement or Confinement(dies_with_parent=False)
+        self._reads = tuple(
+            path for path in (inputs.prepared, *map(inputs.variables.get, chosen.file_variables)) if path
+        )
         tmp = str(Path(inputs.home).with_name("tmp"))
         self._environment = {"PATH": os.defpath, "TMPDIR": tmp}
         self._marker = marker
@@ -42,22 +48,24 @@ class Starter:
         """One more process. Raises ProviderError ``cli_not_found`` or ``provider_crashed``."""
         inputs = self._inputs
         if self._has_own_home:
-            inputs = msgspec.structs.replace(inputs, home=tempfile.mkdtemp(dir=inputs.home))
+            name = secrets.token_hex(HOME_NAME_BYTES)
+            inputs = msgspec.structs.replace(inputs, home=f"{inputs.home}/{name}")
         try:
-            command = self._command(inputs)
-            furnish(command)
-            env = {**self._environment, **command.env, MARKER_VARIABLE: self._marker}
-            process = CliProcess.start(
-                msgspec.structs.replace(command, env=env),
-                self._connect(inputs),
-                self._exit_grace_s,
-                self._before_exec,
-            )
+            command = self._complete(self._command(inputs))
+            with self._confinement.entrance(
+                command, functools.partial(furnish, command, inputs.home)
+            ) as before_exec:
+                process = CliProcess.start(command, self._connect(inputs), self._exit_grace_s, before_exec)
         except BaseException:
             self._clear(inputs.home)
             raise
         process.exited.add_done_callback(lambda _: self._clear(inputs.home))
         return process
+
+    def _complete(self, command: Command) -> Command:
+        """With what every command has, and what its variables name."""
+        env = {**self._environment, **command.env, MARKER_VARIABLE: self._marker}
+        return msgspec.structs.replace(command, env=env, reads=(*command.reads, *self._reads))
 
     def _clear(self, home: str) -> None:
         """Remove a process's own home; it may hold prompts."""
@@ -65,9 +73,10 @@ class Starter:
             shutil.rmtree(home, ignore_errors=True)
 
 
-def furnish(command: Command) -> None:
-    """Write the command's files and make its links, all for the owner alone. Raises ProviderError."""
+def furnish(command: Command, home: str) -> None:
+    """Make the home, the command's files and its links, all for the owner alone. Raises ProviderError."""
     try:
+        os.makedirs(home, mode=0o700, exist_ok=True)
         for path, text in command.files.items():
             Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(

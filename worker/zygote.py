@@ -70,6 +70,8 @@ class Family(msgspec.Struct, kw_only=True, eq=False):
     forked: Forked
     way: Way
     scoreboard_fd: int
+    locks: tuple[str, ...] = ()
+    """Of its command lines."""
     kill_at: float | None = None
     """When SIGKILL follows the SIGTERM, on the monotonic clock; None while it is not being stopped."""
     killed: bool = False
@@ -79,7 +81,7 @@ class Family(msgspec.Struct, kw_only=True, eq=False):
     @property
     def isolation(self) -> str:
         """As the contract calls it."""
-        return "process_group" if self.way is Way.PLAIN else "pid_namespace"
+        return "+".join(("process_group" if self.way is Way.PLAIN else "pid_namespace", *self.locks))
 
     def namespace_fds(self) -> tuple[int, ...]:
         """The descriptor that holds its namespace's number, if it has one of its own."""
@@ -176,7 +178,13 @@ class Zygote:
             )
             return
         scoreboard_fd = os.dup(fds[launch.LAUNCH_FDS.index("scoreboard")])
-        started = Family(lease_ref=spec.lease_ref, forked=forked, way=way, scoreboard_fd=scoreboard_fd)
+        started = Family(
+            lease_ref=spec.lease_ref,
+            forked=forked,
+            way=way,
+            scoreboard_fd=scoreboard_fd,
+            locks=spec.hardening.locks,
+        )
         self._families[spec.lease_ref] = started
         launched = Launched(
             lease_ref=spec.lease_ref,

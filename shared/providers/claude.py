@@ -7,7 +7,8 @@ and fallbacks are off: by default a permanent error takes three minutes, and a t
 again and would be shown twice.
 
 ``--bare`` also keeps the working directory and the date out of the request, but ignores every login that is not
-a key in the environment; a logged-in user therefore runs without it, in the same empty workspace.
+a key in the environment; a logged-in user therefore runs without it, in the same empty workspace, and with claude's
+own folder: a login that is renewed is a new file there.
 """
 
 from __future__ import annotations
@@ -35,11 +36,13 @@ SWITCHES = {
 
 def _command(inputs: CommandInputs) -> Command:
     bare = ("--bare",) if inputs.login == API_KEY else ()
-    home = inputs.user_home if inputs.login == "user" else inputs.home
+    is_user = inputs.login == "user"
+    own_folder = inputs.variables.get("CLAUDE_CONFIG_DIR") or f"{inputs.user_home}/.claude"
     return Command(
         argv=(*inputs.executable, *FLAGS, *bare, f"--model={inputs.model}"),
-        env={**inputs.variables, **SWITCHES, "HOME": home},
+        env={**inputs.variables, **SWITCHES, "HOME": inputs.user_home if is_user else inputs.home},
         cwd=inputs.workspace,
+        writes=(own_folder, f"{inputs.user_home}/.claude.json") if is_user else (),
     )
 
 
@@ -90,6 +93,7 @@ PROVIDER = Provider(
         "LC_ALL",
         "TZ",
     ),
+    file_variables=("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     example_model="haiku",
     supported_versions=VersionRange("2.1.330", "2.1.330"),
     command=_command,

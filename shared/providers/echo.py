@@ -22,6 +22,7 @@ def _command(inputs: CommandInputs) -> Command:
         argv=(*inputs.executable, "--model", inputs.model, *flags),
         env={"HOME": inputs.home},
         cwd=inputs.workspace,
+        reads=(*inputs.executable[-1:], sys.base_prefix, f"{sys.prefix}/pyvenv.cfg"),
     )
 
 

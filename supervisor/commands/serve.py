@@ -40,6 +40,14 @@ def add_parsers(parsers: Parsers) -> None:
         help="publish this management mode, first one first (repeatable; default: jido_managed)",
     )
     parser.add_argument(
+        "--harden",
+        action="append",
+        default=[],
+        dest="locks",
+        metavar="LOCK",
+        help="lock command lines in: landlock (files), uid[:USER] (as root: be USER, default nobody) (repeatable)",
+    )
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -75,7 +83,12 @@ def add_parsers(parsers: Parsers) -> None:
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve. Raises RequestError (not loopback, no such setting) or WorkerError ``already_running``."""
+    """Serve.
+
+    Raises RequestError (not loopback, no such setting or lock) or WorkerError ``already_running``,
+    ``hardening_unavailable``.
+    """
+    from supervisor.hardening import read_hardening
     from supervisor.publication import DEFAULT_MANAGEMENT_MODES
     from supervisor.serve import bind
     from supervisor.serve import serve as serve_on
@@ -88,7 +101,13 @@ def serve(options: argparse.Namespace) -> int:
         level=options.log_level,
         content=options.log_content,
     )
-    settings = Settings(home=home, namespaces=not options.no_namespaces, management_modes=modes, log=log)
+    settings = Settings(
+        home=home,
+        namespaces=not options.no_namespaces,
+        management_modes=modes,
+        hardening=read_hardening(options.locks),
+        log=log,
+    )
     if options.until_stdin_closes:
         settings = msgspec.structs.replace(settings, adopt_grace_s=EMBEDDED_ADOPT_GRACE_S)
     settings = changed(settings, options.assignments)

@@ -51,7 +51,9 @@ def start_supervisor(
 ) -> Callable[..., InferenceEndpoint]:
     """Starts an embedded supervisor with the pinned ``cli``; ``variables`` and ``home`` are its user's."""
 
-    def start(cli: Cli, home: Path | None = None, **variables: str) -> InferenceEndpoint:
+    def start(
+        cli: Cli, home: Path | None = None, arguments: tuple[str, ...] = (), **variables: str
+    ) -> InferenceEndpoint:
         with pytest.MonkeyPatch.context() as patch:
             for name in (cli.key_variable, *cli.login_variables):
                 patch.delenv(name, raising=False)
@@ -59,7 +61,7 @@ def start_supervisor(
             patch.setenv("SOME_SECRET", CANARY)
             for name, value in {**cli.variables(model_server), **variables}.items():
                 patch.setenv(name, value)
-            return InferenceEndpoint(serve_arguments=("--set", f"status_hold_s={HTTP_TIMEOUT_S}"))
+            return InferenceEndpoint(serve_arguments=("--set", f"status_hold_s={HTTP_TIMEOUT_S}", *arguments))
 
     return start
 

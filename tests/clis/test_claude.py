@@ -125,12 +125,17 @@ def hostile_home(home: Path) -> Path:
     return trap
 
 
+@pytest.mark.parametrize("arguments", [(), ("--harden", "landlock")], ids=["plain", "landlock"])
 def test_a_logged_in_user(
-    cli: Cli, start_supervisor: Callable[..., InferenceEndpoint], server: ModelServer, tmp_path: Path
+    cli: Cli,
+    start_supervisor: Callable[..., InferenceEndpoint],
+    server: ModelServer,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
 ):
     """Their login is used; their hooks, servers, permissions and memory are not; tools stay off."""
     trap = hostile_home(tmp_path)
-    with start_supervisor(cli, tmp_path) as endpoint:
+    with start_supervisor(cli, tmp_path, arguments) as endpoint:
         descriptor = lease_of(endpoint, cli)
         assert text_of(ask(descriptor, "hello")) == "echo: hello"
         request = model_request(server)

@@ -72,15 +72,20 @@ def test_a_users_own_model_provider_is_kept(
         assert_locked(endpoint, cli, server, trap, "own-key")
 
 
+@pytest.mark.parametrize("arguments", [(), ("--harden", "landlock")], ids=["plain", "landlock"])
 def test_a_logged_in_user(
-    cli: Cli, start_supervisor: Callable[..., InferenceEndpoint], server: ModelServer, tmp_path: Path
+    cli: Cli,
+    start_supervisor: Callable[..., InferenceEndpoint],
+    server: ModelServer,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
 ):
     """The login in ``auth.json`` is used, and the file stays as it was."""
     trap = config(server, tmp_path, "requires_openai_auth = true")
     auth = tmp_path / ".codex" / "auth.json"
     auth.write_text(json.dumps({"OPENAI_API_KEY": "key-of-the-login"}))
     before = auth.read_bytes()
-    with start_supervisor(cli, tmp_path) as endpoint:
+    with start_supervisor(cli, tmp_path, arguments) as endpoint:
         assert_locked(endpoint, cli, server, trap, "key-of-the-login")
     assert auth.read_bytes() == before
     assert not auth.is_symlink()

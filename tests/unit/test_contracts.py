@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,6 +29,7 @@ from shared.contracts import (
 from shared.errors import RequestError
 from shared.reading import parse
 
+COUNTED_LIMITS = ("memory_bytes", "processes", "open_files", "workspace_bytes")
 SECRET = "Bearer 3fJk-very-secret"
 
 READERS: dict[str, Callable[[object], msgspec.Struct]] = {
@@ -149,7 +151,7 @@ def test_json_form_has_the_contracts_keys_and_defaults(
 def test_lease_options_defaults() -> None:
     """A lease without options lives an hour, idles fifteen minutes, and keeps one standby."""
     assert parse_lease_options(None) == LeaseOptions(
-        ttl_s=3600.0, idle_timeout_s=900.0, owner_pid=None, concurrency=4, budget=None, standby=1
+        ttl_s=3600.0, idle_timeout_s=900.0, owner_pid=None, concurrency=4, budget=None, standby=1, limits=None
     )
 
 
@@ -369,6 +371,7 @@ WRONG_TYPES: dict[str, dict[str, list[object]]] = {
         "concurrency": [0, 65, -1, 1.5, "4", True, None],
         "queue_limit": [-1, 1025, 0.5, "4", True],
         "budget": [5, [], "x"],
+        "limits": [5, [], "x"],
         "standby": [-1, 9, "1", 0.5, True, None],
         "group": ["", "g" * 129, 5, [], True],
     },
@@ -448,6 +451,16 @@ def test_every_field_has_a_refused_value(code: str, kind: type[msgspec.Struct], 
             "budget.total_tokens",
             "must be an integer",
         ),
+        ("invalid_lease_options", {"limits": {"memory": 5}}, "limits.memory", "is not a known field"),
+        *(
+            ("invalid_lease_options", {"limits": {name: value}}, f"limits.{name}", f"must be {kind}")
+            for kind, names, values in (
+                ("an integer", COUNTED_LIMITS, (0, -1, 1.5, "5", True)),
+                ("a number", ("cpu_s", "wall_s"), (0, -0.5, "5", True, 1e10, math.inf, math.nan)),
+            )
+            for name in names
+            for value in values
+        ),
     ],
 )
 def test_refusals_say_what_is_expected(code: str, source: object, param: str | None, words: str) -> None:
@@ -483,6 +496,8 @@ def test_structs_are_validated_too(options: LeaseOptions) -> None:
         {"budget": dict.fromkeys(Budget.__struct_fields__)},
         {"queue_limit": 0},
         {"queue_limit": 1024},
+        {"limits": {**dict.fromkeys(COUNTED_LIMITS, 1), "cpu_s": 0.001, "wall_s": 1e9}},
+        {"limits": {**dict.fromkeys(COUNTED_LIMITS, 2**63), "cpu_s": None, "wall_s": None}},
     ],
 )
 def test_lease_options_take_their_bounds(options: dict[str, Any]) -> None:

@@ -35,7 +35,7 @@ def derive_options(inputs: CommandInputs, *, system_prompt: str = "") -> dict[st
     Without ``--bare``, which a lease with a key uses: it would keep the SDK's hooks from being called.
     """
     command = provider.load("claude").command(inputs)
-    furnish(command)
+    furnish(command, inputs.home)
     options: dict[str, Any] = {
         "cli_path": inputs.executable[0],
         "model": inputs.model,

@@ -31,7 +31,7 @@ EXTENSION = "openai_codex"
 def derive_options(inputs: CommandInputs) -> dict[str, Any]:
     """The app server's options that a lease decides. Writes codex's private home, with the login and the model."""
     command = provider.load("codex").command(inputs)
-    furnish(command)
+    furnish(command, inputs.home)
     return {"codex_bin": inputs.executable[0], "cwd": command.cwd, "env": command.env}
 
 

@@ -99,6 +99,7 @@ PROVIDER = Provider(
         "LC_ALL",
         "TZ",
     ),
+    file_variables=("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     home_per_process=True,
     example_model="low",
     supported_versions=VersionRange("0.0.1790142911-g7618fb", "0.0.1790142911-g7618fb"),

@@ -185,6 +185,7 @@ PROVIDER = Provider(
         "LC_ALL",
         "TZ",
     ),
+    file_variables=("CODEX_CA_CERTIFICATE", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     settings=UserSettings(
         file=".codex/config.toml",
         home_variable="CODEX_HOME",

@@ -141,6 +141,7 @@ PROVIDER = Provider(
         "LC_ALL",
         "TZ",
     ),
+    file_variables=("GOOGLE_APPLICATION_CREDENTIALS", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     home_per_process=True,
     example_model="gemini-2.5-flash",
     supported_versions=VersionRange("0.61.0", "0.61.0"),

@@ -1,0 +1,290 @@
+"""What locks keep a command line from: one that tries, with each lock and, as a control, with none of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+import psutil
+import pytest
+
+import shared.echo_cli
+from shared import processes
+from shared.hardening import Hardening
+from shared.launch import TurnLimits
+from shared.permissions import closed_to
+from shared.provider import load
+from supervisor import EndpointDescriptor, InferenceEndpoint, ProviderError, WorkerError
+from tests.process.test_death import ask as post
+from tests.process.test_death import family_of, until
+from worker.confinement import Confinement
+from worker.inputs import private_inputs
+from worker.starter import Starter
+
+pytestmark = pytest.mark.process
+NOBODY = 65534
+SOME_GROUP = 54_321
+NOT_A_USER = 2**32 - 1
+ISOLATION = {"pid_namespace": (), "process_group": ("--no-namespaces",)}
+LOCKS = {
+    "none": (),
+    "landlock": ("landlock",),
+    "uid": (f"uid:{NOBODY}",),
+    "both": ("landlock", f"uid:{NOBODY}"),
+}
+DONE, DENIED = "done", "PermissionError"
+OUTSIDE = {
+    # what is tried                            landlock  uid
+    "[[read:{home}/private]]":                 (DENIED, DENIED),
+    "[[read:{home}/public]]":                  (DENIED, DONE),
+    "[[create:{home}/planted]]":               (DENIED, DENIED),
+    "[[read:{state}/admin.token]]":            (DENIED, DENIED),
+    "[[read:{state}/supervisor.log]]":         (DENIED, DENIED),
+    "[[create:{state}/planted]]":              (DENIED, DENIED),
+    "[[read:{own}/worker.log]]":               (DENIED, DENIED),
+    "[[create:{own}/planted]]":                (DENIED, DENIED),
+    "[[read:{neighbour}/workspace/note]]":     (DENIED, DONE),
+    "[[create:{neighbour}/workspace/planted]]": (DENIED, DONE),
+    "[[read:/proc/{leader}/environ]]":         (DENIED, DENIED),
+    "[[read:/proc/self/environ]]":             (DENIED, DONE),
+}  # fmt: skip
+"""Without a lock, every one of these is done. A user of their own keeps leases from us, not from each other."""
+INSIDE = (
+    "[[create:{own}/workspace/mine]]",
+    "[[create:{own}/home/mine]]",
+    "[[create:{own}/tmp/mine]]",
+    "[[read:/usr]]",
+)
+
+
+class Place(NamedTuple):
+    """A supervisor with certain locks, two of its leases, and their user's home."""
+
+    endpoint: InferenceEndpoint
+    lease: EndpointDescriptor
+    neighbour: EndpointDescriptor
+    home: Path
+    locks: tuple[str, ...]
+
+    def fill(self, marker: str) -> str:
+        """A marker with the place's own paths."""
+        leases = self.endpoint.home / "leases"
+        return marker.format(
+            home=self.home,
+            state=self.endpoint.home,
+            own=leases / self.lease.lease_ref,
+            neighbour=leases / self.neighbour.lease_ref,
+            leader=self.endpoint.endpoint(self.lease).processes[0].pid,
+        )
+
+
+def open_python() -> str:
+    """An interpreter that everybody may execute."""
+    candidates = (os.path.realpath(sys.executable), shutil.which("python3", path=os.defpath))
+    for candidate in candidates:
+        if candidate and not closed_to(NOBODY, NOBODY, candidate, os.R_OK | os.X_OK):
+            return candidate
+    pytest.skip("a command line of another user needs a Python that is not in a closed folder")
+
+
+@pytest.fixture(scope="module")
+def home() -> Iterator[Path]:
+    """A user's home with one file for all and one for themselves, and with echo as their claude."""
+    with tempfile.TemporaryDirectory(prefix="asm-endpoint-home-") as folder:
+        path = Path(folder)
+        path.chmod(0o755)
+        (path / "public").touch(0o644)
+        (path / "private").touch(0o600)
+        echo = Path(shared.echo_cli.__file__).read_text()
+        program = path / "claude"
+        program.write_text(
+            f"#!{open_python()} -IS\n" + echo.replace("main(sys.argv[1:])", 'main(["--misbehave"])')
+        )
+        program.chmod(0o755)
+        yield path
+
+
+@pytest.fixture(scope="module", params=ISOLATION)
+def isolation(request: pytest.FixtureRequest) -> str:
+    """Both kinds."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=LOCKS)
+def place(request: pytest.FixtureRequest, isolation: str, home: Path) -> Iterator[Place]:
+    """None of the locks, each, and both."""
+    locks = LOCKS[request.param]
+    with started(home, isolation, locks) as endpoint:
+        lease, neighbour = (lease_of(endpoint, "claude") for _ in range(2))
+        ask(neighbour, "[[create:note]]")
+        yield Place(endpoint, lease, neighbour, home, locks)
+        for each in (lease, neighbour):
+            proof = endpoint.release_endpoint(each).proof
+            assert proof is not None
+            assert proof.isolation == "+".join((isolation, *locks))
+            assert not proof.survivors
+
+
+def started(home: Path, isolation: str, locks: tuple[str, ...]) -> InferenceEndpoint:
+    """A supervisor of the user with that home."""
+    hardening = [part for lock in locks for part in ("--harden", lock)]
+    with pytest.MonkeyPatch.context() as patch, in_another_group_too():
+        patch.setenv("HOME", str(home))
+        patch.setenv("CLAUDE_CLI_PATH", str(home / "claude"))
+        patch.setenv("ANTHROPIC_API_KEY", "dummy-key")
+        return InferenceEndpoint(serve_arguments=(*ISOLATION[isolation], *hardening))
+
+
+@contextlib.contextmanager
+def in_another_group_too() -> Iterator[None]:
+    """What is started inside has a group that a user change has to take away; only root can arrange that."""
+    before = os.getgroups()
+    if os.geteuid() == 0:
+        os.setgroups([*before, SOME_GROUP])
+    try:
+        yield
+    finally:
+        if os.geteuid() == 0:
+            os.setgroups(before)
+
+
+def lease_of(endpoint: InferenceEndpoint, provider: str) -> EndpointDescriptor:
+    """A lease."""
+    descriptor, _ = endpoint.ensure_endpoint({"model_preference": {"provider": provider, "id": "any"}})
+    return descriptor
+
+
+def ask(descriptor: EndpointDescriptor, text: str) -> str:
+    """The answer to it."""
+    answer = post(descriptor, text)
+    assert answer.status_code == 200, answer.text
+    content: str = answer.json()["choices"][0]["message"]["content"]
+    return content
+
+
+def command_lines(place: Place) -> list[int]:
+    """Pids of the lease's processes but its server's two."""
+    return [process.pid for process in place.endpoint.endpoint(place.lease).processes][2:]
+
+
+def test_what_is_said_is_what_was_asked_for(place: Place, isolation: str):
+    """In the descriptor, in lists and in the proof: one string."""
+    said = "+".join((isolation, *place.locks))
+    assert place.lease.metadata["isolation"] == said
+    assert place.endpoint.endpoint(place.lease).isolation == said
+
+
+@pytest.mark.parametrize("attempt", OUTSIDE)
+def test_what_lies_outside(place: Place, attempt: str):
+    """Each lock keeps out what it is there for; without one all of it can be had, so that this has power."""
+    landlock, uid = OUTSIDE[attempt]
+    expected = DONE
+    if any(lock.startswith("uid") for lock in place.locks):
+        expected = uid
+    if "landlock" in place.locks:
+        expected = landlock
+    assert ask(place.lease, place.fill(attempt)) == expected
+
+
+@pytest.mark.parametrize("attempt", INSIDE)
+def test_what_a_command_line_has_to_be_able_to_do(place: Place, attempt: str):
+    """Its own folders are its own, and the system's programs can be read."""
+    assert ask(place.lease, place.fill(attempt)) == DONE
+
+
+def test_processes_outside_cannot_be_signalled(place: Place, isolation: str):
+    """Not even seen from a PID namespace; from elsewhere kept off by Landlock, and by the other user."""
+    leader = place.endpoint.endpoint(place.lease).processes[0].pid
+    expected = "ProcessLookupError" if isolation == "pid_namespace" else DENIED if place.locks else DONE
+    assert ask(place.lease, f"[[signal:{leader}]]") == expected
+
+
+def test_the_kernel_says_who_a_command_line_is(place: Place):
+    """Never more rights by executing something, no core dumps; and another user's whole identity."""
+    until(lambda: command_lines(place))
+    for pid in command_lines(place):
+        status = dict(
+            line.split(":\t", 1)
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if ":\t" in line
+        )
+        assert status["NoNewPrivs"] == "1"
+        limits = Path(f"/proc/{pid}/limits").read_text()
+        assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [
+            ["0", "0"]
+        ]
+        if any(lock.startswith("uid") for lock in place.locks):
+            assert (status["Uid"].split(), status["Gid"].split()) == ([str(NOBODY)] * 4, [str(NOBODY)] * 4)
+            assert (status["CapEff"], status["CapPrm"], status["Groups"].strip()) == ("0" * 16, "0" * 16, "")
+
+
+@pytest.mark.parametrize("locks", LOCKS)
+def test_whoever_starts_it_takes_it_along(home: Path, isolation: str, locks: str):
+    """A killed zygote's families end by the kernel's hand alone, whatever locks were entered after the fork."""
+    with started(home, isolation, LOCKS[locks]) as endpoint:
+        lease = lease_of(endpoint, "claude")
+        with ThreadPoolExecutor() as background:
+            asked = background.submit(post, lease, "[[ignore-term]] [[silence]]")
+            until(lambda: endpoint.endpoint(lease).load["in_flight"] == 1)
+            until(lambda: len(endpoint.endpoint(lease).processes) > 3)
+            family = family_of(endpoint, lease)
+            (supervisor,) = psutil.Process(endpoint.pid).children()
+            supervisor.suspend()
+            try:
+                psutil.Process(family[0].pid).parent().kill()
+                until(lambda: not processes.alive(family))
+            finally:
+                supervisor.resume()
+            assert isinstance(asked.exception(), httpx.HTTPError)
+
+
+def test_a_process_that_cannot_enter_its_locks_is_not_started():
+    """It never runs without them, and the error has the cause."""
+
+    async def start() -> None:
+        async with private_inputs("echo", model="any") as inputs:
+            locked = Confinement(hardening=Hardening(uid=NOT_A_USER, gid=NOT_A_USER))
+            Starter(load("echo"), inputs, TurnLimits(), confinement=locked).start()
+
+    with pytest.raises(ProviderError, match=f"cannot start {sys.executable}: .+") as refused:
+        asyncio.run(start())
+    assert refused.value.code == "provider_crashed"
+
+
+def test_echo_itself_answers_behind_landlock():
+    """Its own Python is wherever it is."""
+    with InferenceEndpoint(serve_arguments=("--harden", "landlock")) as endpoint:
+        assert ask(lease_of(endpoint, "echo"), "hello") == "hello"
+
+
+def test_a_program_that_the_other_user_cannot_execute_is_said_before_any_lease(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """With the place that is closed."""
+    with tempfile.TemporaryDirectory() as closed:
+        program = shutil.copy(home / "claude", closed)
+        monkeypatch.setenv("CLAUDE_CLI_PATH", program)
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "dummy-key")
+        with InferenceEndpoint(serve_arguments=("--harden", "uid")) as endpoint:
+            with pytest.raises(ProviderError, match=f"as user {NOBODY}: {closed} is closed to it") as refused:
+                lease_of(endpoint, "claude")
+            assert refused.value.code == "cli_not_found"
+            described = {each["provider"]: each["problem"] for each in endpoint.providers()}
+            assert described["claude"]["code"] == "cli_not_found"
+            assert endpoint.endpoints() == []
+
+
+def test_a_state_folder_that_the_other_user_cannot_enter_is_said_at_once(tmp_path: Path):
+    """Nothing is served."""
+    tmp_path.chmod(0o700)
+    with pytest.raises(WorkerError, match=f"cannot harden with uid:{NOBODY}: .* is closed to it"):
+        InferenceEndpoint(tmp_path / "state", serve_arguments=("--harden", "uid"))
