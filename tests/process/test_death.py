@@ -75,6 +75,14 @@ def command_line(process: ProcessId) -> str:
         return ""
 
 
+def seen_of(pid: int, name: str) -> bytes:
+    """A process's file in ``/proc``; nothing when it has gone in the meantime, as that of a turn may."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""
+
+
 def ask(descriptor: EndpointDescriptor, text: str) -> httpx.Response:
     """One completion."""
     return httpx.post(
@@ -169,7 +177,7 @@ def test_no_secret_is_where_others_could_read_it(endpoint: InferenceEndpoint):
     zygote = psutil.Process(family[0].pid).ppid()
     for pid in (zygote, *(process.pid for process in family)):
         for name in ("cmdline", "environ"):
-            seen = Path(f"/proc/{pid}/{name}").read_bytes()
+            seen = seen_of(pid, name)
             assert token.encode() not in seen, (pid, name)
             assert KEY.encode() not in seen, (pid, name)
     for path in endpoint.home.rglob("*"):
