@@ -39,7 +39,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     strangers: tuple[Found, ...]
 
 
-def plan(entries: Iterable[LeaseEntry], families: Mapping[str, Found], *, unwatched: str = UNWATCHED) -> Plan:
+def plan(entries: Iterable[LeaseEntry], families: Mapping[str, Found], unwatched: str = UNWATCHED) -> Plan:
     """Decide; ``unwatched`` says why the zygote does not know a lease that the journal has open."""
     fates = tuple(_fate(entry, families.get(entry.lease_ref), unwatched) for entry in entries)
     known = {fate.entry.lease_ref for fate in fates}

@@ -25,6 +25,7 @@ from supervisor.settings import Settings
 from supervisor.table import LeaseRecord, LeaseTable
 
 LOG_NAME = "worker.log"
+COPIED = "the state folder is a copy of the one that it lives in"
 LOG_TAIL_BYTES = 16 * 1024
 LOG_TAIL_CHARS = 4096
 _log = logging.getLogger("asm_endpoint.endings")
@@ -84,12 +85,17 @@ class Endings:
             self._journal.keep(record)
         return stops
 
-    def close(self, record: LeaseRecord, proof: ReleaseProof) -> None:
+    def disown(self, record: LeaseRecord) -> None:
+        """Close a lease of the state folder that this one is a copy of: nothing of it is ours to stop or look at."""
+        self.apply(record, Cause.LOST, COPIED)
+        self.close(record, None)
+
+    def close(self, record: LeaseRecord, proof: ReleaseProof | None) -> None:
         """Nothing is left of the family: write the proof, remove the folder, let the zygote forget."""
         if record.state is not State.STOPPING:
             return
         record.proof, record.ended_at_s = proof, time.time()
-        record.log_tail = log_tail(Path(record.lease_dir))
+        record.log_tail = log_tail(Path(record.lease_dir)) if self.owns_folder(record) else ""
         record.let_go()
         self.apply(record, Step.EMPTIED)
         self._launcher.confirm(record.lease_ref)

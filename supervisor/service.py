@@ -30,7 +30,7 @@ from shared.contracts import (
 )
 from shared.errors import EndpointError, RequestError, WorkerError
 from shared.launch import PROTOCOL, Exited
-from supervisor import admission, preparation, publication, succession
+from supervisor import admission, adoption, preparation, publication, succession
 from supervisor.caller import Caller, unauthorized
 from supervisor.commandlines import CommandLine, CommandLines
 from supervisor.compatibility import merge_authority_refs
@@ -97,6 +97,7 @@ class Service:
         self._zygote_losses: deque[float] = deque(maxlen=MAX_ZYGOTE_LOSSES)
         self._keys = IdempotencyKeys()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._unwatched = adoption.UNWATCHED
         self._is_ending = False
         self._is_shut_down = False
         self._has_left = False
@@ -110,7 +111,9 @@ class Service:
         """
         entries = self._journal.open_leases()
         met = await self._meet_zygote()
-        succession.take_over(entries, met.families, self._table, self._endings, self._launcher)
+        succession.take_over(
+            entries, met.families, self._table, self._endings, self._launcher, self._unwatched
+        )
         self._spawn(self._monitor.run())
 
     @property
@@ -354,7 +357,10 @@ class Service:
                 if met.ready.protocol == PROTOCOL:
                     _log.info("zygote %s found, with %d families", met.ready.pid, len(met.families))
                     return met
-                _log.error("the zygote speaks protocol %s, not %s", met.ready.protocol, PROTOCOL)
+                self._unwatched = (
+                    f"its zygote spoke protocol {met.ready.protocol}, not {PROTOCOL}, and was ended"
+                )
+                _log.error("%s", self._unwatched)
             self._launcher.leave()
         await self._zygotes.end()
         try:

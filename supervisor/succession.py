@@ -28,14 +28,21 @@ def take_over(
     table: LeaseTable,
     endings: Endings,
     launcher: Launcher,
+    unwatched: str,
 ) -> int:
-    """Carry out what is decided of those leases and families; returns how many leases go on."""
-    decided = adoption.plan(entries, families)
+    """Carry out what is decided of those leases and families; returns how many leases go on.
+
+    ``unwatched`` is what is said of a lease that the zygote does not know.
+    """
+    decided = adoption.plan(entries, families, unwatched)
     for fate in decided.fates:
         record = _record(fate)
         table.add(record)
         endings.expect(record)
         endings.settle(record)
+        if fate.found is None and not endings.owns_folder(record):
+            endings.disown(record)
+            continue
         if fate.found is None:
             endings.on_gone(record)
         elif fate.found.exited is not None:
