@@ -29,7 +29,7 @@ from supervisor.selection import Selection
 from supervisor.service import Ensured, Service
 from supervisor.settings import Settings
 from supervisor.statefolder import LEASES_NAME, StateFolder
-from tests.process.test_death import until
+from tests.process.test_death import WAIT_S, until
 
 pytestmark = pytest.mark.process
 ECHO = {"model_preference": {"provider": "echo", "id": "any"}}
@@ -242,6 +242,35 @@ def test_one_failure_does_not_stop_the_release_of_the_others(tmp_path: Path, mon
                 each.proof and not each.proof.survivors for ref, each in outcomes.items() if ref != bad
             )
             assert sorted(own.states()) == [State.CLOSED, State.CLOSED, State.STOPPING]
+
+    asyncio.run(scenario())
+
+
+def test_a_group_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No stop waits for another one: each of these goes on only when all have begun."""
+
+    async def scenario() -> None:
+        async with supervisor(tmp_path) as own:
+            for _ in range(3):
+                await own.ensure(group="g")
+            stop_family, all_begun = stopping.stop_family, asyncio.Event()
+            begun: list[str] = []
+
+            async def stop_together(record, *rest):
+                begun.append(record.lease_ref)
+                if len(begun) == 3:
+                    all_begun.set()
+                await all_begun.wait()
+                return await stop_family(record, *rest)
+
+            monkeypatch.setattr(stopping, "stop_family", stop_together)
+            try:
+                async with asyncio.timeout(WAIT_S):
+                    ended = await own.service.release_all(Selection(caller=ADMIN, group="g"))
+            finally:
+                all_begun.set()
+            assert {each.lease_ref for each in ended} == set(begun)
+            assert all(each.released for each in ended)
 
     asyncio.run(scenario())
 
