@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from collections import deque
@@ -25,7 +26,8 @@ from shared.serving import common_settings
 MAX_DEATHS = 3
 DEATHS_WINDOW_S = 60.0
 CRASH_LOOP_EXIT = 70
-"""Exit status of a family whose worker died more than MAX_DEATHS times in DEATHS_WINDOW_S."""
+CRASH_LOOP = f"its worker process died more than {MAX_DEATHS} times in {DEATHS_WINDOW_S:g} s"
+"""What that exit status of a family says."""
 HEARTBEAT_TIMEOUT_S = 30
 """gunicorn kills a worker process whose event loop has not moved for so long."""
 STOP_MARGIN_S = 2.0
@@ -73,9 +75,16 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
         self._kill_strays()
         self._deaths.append(time.monotonic())
         if len(self._deaths) > MAX_DEATHS and self._deaths[-1] - self._deaths[0] < DEATHS_WINDOW_S:
-            logging.getLogger("asm_endpoint.worker").error("worker process keeps dying; the lease ends")
+            logging.getLogger("asm_endpoint.worker").error("the lease ends: %s", CRASH_LOOP)
             sys.stderr.flush()
             os._exit(CRASH_LOOP_EXIT)
+
+
+def exit_text(code: int) -> str:
+    """A family's exit status, or minus the signal that ended it, in words."""
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit {code}: {CRASH_LOOP}" if code == CRASH_LOOP_EXIT else f"exit {code}"
 
 
 def _kill_nothing() -> NoReturn:

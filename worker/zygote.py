@@ -48,6 +48,7 @@ from shared.launch import (
 from worker import family
 from worker.forking import Forked, Way, find_way, fork_leader
 from worker.rehearsal import Rehearsed, rehearse
+from worker.server import exit_text
 from worker.uplink import Uplink
 
 LOG_BYTES = 1024 * 1024
@@ -256,7 +257,7 @@ class Zygote:
         ended.exited = Exited(
             lease_ref=ended.lease_ref,
             pid=ended.forked.pid,
-            status=f"exit {code}" if code >= 0 else f"signal {signal.Signals(-code).name}",
+            status=exit_text(code),
             stopping=ended.kill_at is not None,
             killed=ended.killed,
         )

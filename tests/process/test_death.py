@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,7 @@ import pytest
 from shared import processes
 from shared.processes import ProcessId
 from supervisor import EndpointDescriptor, InferenceEndpoint
+from supervisor.embedded import LOG_NAME
 from worker.server import MAX_DEATHS
 
 pytestmark = pytest.mark.process
@@ -23,6 +26,7 @@ WAIT_S = 20.0
 POLL_S = 0.02
 HTTP_TIMEOUT_S = 30.0
 MISBEHAVE = "ASM_ENDPOINT_ECHO_MISBEHAVE"
+SLOW = "[[pause:0.05]] " + "word " * 80
 KEY_VARIABLE, KEY = "ANTHROPIC_API_KEY", "a-provider-key-that-must-not-travel"
 
 
@@ -35,10 +39,11 @@ def endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         yield running
 
 
-def lease(endpoint: InferenceEndpoint) -> EndpointDescriptor:
-    """A lease with one standby, seen alive."""
-    descriptor, _ = endpoint.ensure_endpoint({"model_preference": {"provider": "echo", "id": "any"}})
-    until(lambda: endpoint.endpoint(descriptor).load["standbys"] == 1)
+def lease(endpoint: InferenceEndpoint, standby: int = 1) -> EndpointDescriptor:
+    """A lease with its standbys, seen alive."""
+    request = {"model_preference": {"provider": "echo", "id": "any"}}
+    descriptor, _ = endpoint.ensure_endpoint(request, lease={"standby": standby})
+    until(lambda: endpoint.endpoint(descriptor).load["standbys"] == standby)
     return descriptor
 
 
@@ -94,6 +99,43 @@ def ask(descriptor: EndpointDescriptor, text: str) -> httpx.Response:
     )
 
 
+class Reader(threading.Thread):
+    """Reads one streamed completion to its end: what came, and how the connection ended if it broke."""
+
+    def __init__(self, descriptor: EndpointDescriptor, prompt: str) -> None:
+        super().__init__(daemon=True)
+        self._descriptor = descriptor
+        self._prompt = prompt
+        self.text = ""
+        self.broken: httpx.TransportError | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Until the end, whatever it is."""
+        body = {"messages": [{"role": "user", "content": self._prompt}], "stream": True}
+        url, headers = f"{self._descriptor.base_url}/chat/completions", self._descriptor.headers
+        try:
+            with (
+                httpx.Client(trust_env=False, timeout=HTTP_TIMEOUT_S) as client,
+                client.stream("POST", url, headers=headers, json=body) as answer,
+            ):
+                for piece in answer.iter_text():
+                    self.text += piece
+        except httpx.TransportError as error:
+            self.broken = error
+
+    @property
+    def words(self) -> int:
+        """How many words of the answer have come."""
+        return self.text.count("word ")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer came to its regular end, after waiting for it."""
+        self.join(HTTP_TIMEOUT_S)
+        return not self.is_alive() and self.broken is None and self.text.endswith("data: [DONE]\n\n")
+
+
 def test_the_isolation_is_the_one_asked_for(endpoint: InferenceEndpoint, request: pytest.FixtureRequest):
     """So every test here really runs in both."""
     assert lease(endpoint).metadata["isolation"] == request.node.callspec.params["endpoint"]
@@ -133,6 +175,68 @@ def test_a_killed_worker_process_is_replaced_and_leaves_nothing(endpoint: Infere
     assert endpoint.endpoint(descriptor).health == "degraded"
 
 
+def test_a_killed_worker_process_takes_only_its_own_turns_along(endpoint: InferenceEndpoint):
+    """Its clients see a broken connection; a neighbour's stream goes on; what was used stays counted.
+
+    A request that comes before the new process is there waits for it in the socket's backlog.
+    """
+    victim, neighbour = lease(endpoint), lease(endpoint)
+    assert ask(victim, "one two three").status_code == 200
+    other, broken = Reader(neighbour, SLOW), Reader(victim, SLOW)
+    until(lambda: other.words > 1 and broken.words > 1)
+    until(lambda: endpoint.endpoint(victim).load["cli_ms"] > 0)
+    before = endpoint.endpoint(victim).load
+    assert (before["in_flight"], before["requests"], before["failures"]) == (1, 2, 0)
+    worker = inner_worker(family_of(endpoint, victim))
+    os.kill(worker.pid, signal.SIGKILL)
+    until(lambda: not processes.alive([worker]))
+    assert ask(victim, "healed").json()["choices"][0]["message"]["content"] == "healed"
+    broken.join(HTTP_TIMEOUT_S)
+    assert isinstance(broken.broken, httpx.RemoteProtocolError | httpx.ReadError)
+    assert "[DONE]" not in broken.text
+    assert other.is_complete
+    assert other.words == SLOW.count("word ")
+    after = endpoint.endpoint(victim).load
+    assert (after["in_flight"], after["queued"], after["pending_tokens"]) == (0, 0, 0)
+    assert (after["requests"], after["failures"], after["boots"]) == (3, 1, 2)
+    assert (after["prompt_tokens"], after["completion_tokens"]) == (3 + 1, 3 + 1)
+    assert after["estimated_tokens"] >= before["pending_tokens"] > 0
+    assert after["cli_ms"] >= before["cli_ms"]
+    assert (endpoint.endpoint(victim).state, endpoint.endpoint(neighbour).load["boots"]) == ("ready", 1)
+
+
+def test_a_killed_worker_process_leaves_no_one_behind(endpoint: InferenceEndpoint):
+    """Not even a grandchild in a session of its own that ignores SIGTERM, under a turn that was running."""
+    descriptor = lease(endpoint, standby=0)
+    worker = inner_worker(family_of(endpoint, descriptor))
+    broken = Reader(descriptor, f"[[ignore-term]] [[daemonise]] {SLOW}")
+    until(lambda: broken.words > 1)
+    family = family_of(endpoint, descriptor)
+    assert len([each for each in family if "echo_cli" in command_line(each)]) == 2
+    os.kill(worker.pid, signal.SIGKILL)
+    until(lambda: not processes.alive(family[1:]))
+    assert ask(descriptor, "healed").status_code == 200
+
+
+def test_a_killed_command_line_fails_only_its_own_turn(endpoint: InferenceEndpoint):
+    """With a typed error: an object in the stream, a status where there is none yet. The other turn goes on."""
+    descriptor = lease(endpoint, standby=0)
+    readers = [Reader(descriptor, SLOW) for _ in range(2)]
+    until(lambda: all(reader.words > 1 for reader in readers))
+    family = family_of(endpoint, descriptor)
+    os.kill(below(inner_worker(family), family)[0].pid, signal.SIGKILL)
+    until(lambda: any(not reader.is_alive() for reader in readers))
+    (failed,) = [reader for reader in readers if not reader.is_alive()]
+    (whole,) = [reader for reader in readers if reader is not failed]
+    assert failed.broken is None
+    error = json.loads(failed.text.rstrip().rpartition("data: ")[2])["error"]
+    assert error["code"] == "provider_crashed"
+    assert "exit code -9" in error["message"]
+    assert whole.is_complete
+    load = endpoint.endpoint(descriptor).load
+    assert (load["failures"], load["boots"], load["in_flight"]) == (1, 1, 0)
+
+
 def test_a_worker_process_that_keeps_dying_ends_the_lease(endpoint: InferenceEndpoint):
     """More than three deaths in a minute are a crash, not something to heal for ever."""
     descriptor = lease(endpoint)
@@ -142,6 +246,9 @@ def test_a_worker_process_that_keeps_dying_ends_the_lease(endpoint: InferenceEnd
     os.kill(inner_worker(family_of(endpoint, descriptor)).pid, signal.SIGKILL)
     until(lambda: endpoint.endpoint(descriptor).state == "closed")
     assert endpoint.endpoint(descriptor).cause == "crashed"
+    assert (
+        f"its worker process died more than {MAX_DEATHS} times in" in (endpoint.home / LOG_NAME).read_text()
+    )
 
 
 def test_a_killed_standby_is_replaced_before_it_is_needed(endpoint: InferenceEndpoint):
