@@ -112,6 +112,19 @@ class Scoreboard:
         """All slots but clocks and buckets, by name."""
         return {name: self[name] for name in SLOTS if not name.endswith("_ns") and name not in TTFD_SLOTS}
 
+    def cost_of(self, tokens: int) -> int:
+        """About how many micro-USD so many tokens are, at the price of those whose cost was reported."""
+        return round(tokens * self["cost_microusd"] / (self["priced_tokens"] or 1))
+
+    def settle(self) -> None:
+        """Nobody who was counting lives any more: what running turns had spent stays an estimate, and they failed."""
+        lost_tokens = self["pending_tokens"]
+        self.add("estimated_cost_microusd", self.cost_of(lost_tokens))
+        self.add("estimated_tokens", lost_tokens)
+        self.add("failures", self["in_flight"])
+        for name in ("pending_tokens", "in_flight", "queued"):
+            self[name] = 0
+
     def restore(self, totals: Totals) -> None:
         """Go on from totals that were written down; before anybody counts."""
         for name, value in msgspec.structs.asdict(totals).items():

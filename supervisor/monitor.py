@@ -41,8 +41,8 @@ class Monitor:
         """One look."""
         now = time.monotonic()
         observe(self._table.unfinished())
-        for record, cause in self._table.overdue(now):
-            self._endings.begin(record, cause)
+        for record, cause, detail in self._table.overdue(now):
+            self._endings.begin(record, cause, detail)
         for record in self._table.unfinished():
             if record.is_live and record.owner_process and not processes.is_alive(record.owner_process):
                 self._endings.begin(record, Cause.OWNER_GONE, f"process {record.owner_process.pid} has ended")

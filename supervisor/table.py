@@ -11,6 +11,8 @@ from collections.abc import Iterator
 
 import msgspec
 
+from shared import budget
+from shared.contracts import Budget
 from shared.launch import Family
 from shared.processes import ProcessId, ProcessRow
 from shared.scoreboard import Scoreboard, local
@@ -56,6 +58,7 @@ class LeaseRecord(LeaseEntry, kw_only=True, eq=False):
     def let_go(self) -> None:
         """Nothing of it lives any more."""
         self.processes = ()
+        self.scoreboard.settle()
         self.totals = self.scoreboard.totals()
         if self.namespace_fd is not None:
             os.close(self.namespace_fd)
@@ -99,10 +102,19 @@ class LeaseTable:
             record.cause, record.detail = happening, detail
         return stops_family(before, record.state)
 
-    def overdue(self, now: float) -> list[tuple[LeaseRecord, Cause]]:
-        """Living leases whose time is up at ``now``, with the reason."""
+    def overdue(self, now: float) -> list[tuple[LeaseRecord, Cause, str]]:
+        """Living leases whose time is up at ``now``, with the reason, and more about it in words."""
         grace_s = self._budget_grace_s
-        return [(record, cause) for record in self.unfinished() if (cause := _overdue(record, now, grace_s))]
+        return [
+            (record, cause, _budget_sums(record) if cause is Cause.BUDGET_EXHAUSTED else "")
+            for record in self.unfinished()
+            if (cause := _overdue(record, now, grace_s))
+        ]
+
+
+def _budget_sums(record: LeaseRecord) -> str:
+    limits, spent = record.options.budget or Budget(), budget.spent_of(record.scoreboard.totals())
+    return f"{budget.sums(limits, spent, budget.reached(limits, spent))} spent"
 
 
 def _overdue(record: LeaseRecord, now: float, budget_grace_s: float) -> Cause | None:

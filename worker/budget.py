@@ -1,21 +1,19 @@
-"""What a lease may spend and what it has spent: one ledger on the lease's scoreboard. The clock comes in as arguments.
+"""What a lease spends: one ledger on the lease's scoreboard, held against its budget. The clock comes in as arguments.
 
 Every turn is charged here while it runs, on the lease's scoreboard. So turns that run at once see each other's
 spending, and a worker process that dies takes none of it along. What nobody has counted yet is estimated and kept
 apart: tokens by the length of their text, a cost by what the lease's other tokens have cost.
-
-A limit that is reached refuses new turns, and one that is exceeded stops the running ones. The number of requests is
-never exceeded: what runs is among them. A turn that has ended before it could be stopped keeps its answer.
+A turn that has ended before it could be stopped keeps its answer.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import msgspec
 
+from shared.budget import MICRO, Spent, exceeded, misfit, reached, refusal, spent_of
 from shared.contracts import Budget
 from shared.errors import WorkerError
 from shared.events import Usage
@@ -23,7 +21,6 @@ from shared.result import Projection
 from shared.scoreboard import Scoreboard
 
 CHARS_PER_TOKEN = 4
-MICRO = 1_000_000
 MIN_LEFT_S = 0.001
 """Time is charged in whole milliseconds."""
 MAX_PER_TURN = 10**12
@@ -31,69 +28,9 @@ MAX_PER_TURN = 10**12
 NO_BUDGET = Budget()
 
 
-class Spent(msgspec.Struct, frozen=True, kw_only=True):
-    """What a lease has spent, running turns included; the same names as in its budget, and the estimated parts."""
-
-    requests: int = 0
-    total_tokens: int = 0
-    estimated_tokens: int = 0
-    cost_usd: float = 0.0
-    estimated_cost_usd: float = 0.0
-    cli_s: float = 0.0
-
-
-def reached(budget: Budget, spent: Spent) -> tuple[str, ...]:
-    """The limits that leave nothing for another turn."""
-    return tuple(name for name, limit in _limits(budget) if getattr(spent, name) >= limit)
-
-
-def exceeded(budget: Budget, spent: Spent) -> tuple[str, ...]:
-    """The limits that running turns have gone over; time, which goes on by itself, is over when it is reached."""
-    return tuple(
-        name
-        for name in reached(budget, spent)
-        if name == "cli_s" or (name != "requests" and getattr(spent, name) > getattr(budget, name))
-    )
-
-
-def refusal(budget: Budget, spent: Spent, names: tuple[str, ...]) -> WorkerError:
-    """The error that says which of the budget's limits are used up, and carries both sides as fields."""
-    sums = ", ".join(_sum(name, getattr(budget, name), spent) for name in names)
-    return _insufficient(f"the lease's budget is used up: {sums} spent; lease a new endpoint", budget, spent)
-
-
-def misfit(budget: Budget, spent: Spent, prompt_tokens: int) -> WorkerError:
-    """The error for a prompt that is larger than what is left."""
-    left = _sum("total_tokens", budget.total_tokens, spent)
-    cause = f"the prompt's estimated {prompt_tokens} tokens go over the lease's budget: {left} spent"
-    return _insufficient(cause, budget, spent)
-
-
-def limits(budget: Budget) -> dict[str, Any]:
-    """The limits that are set, by name."""
-    return dict(_limits(budget))
-
-
 def estimated_tokens(chars: int) -> int:
     """About how many tokens so much text is."""
     return math.ceil(chars / CHARS_PER_TOKEN)
-
-
-def _limits(budget: Budget) -> list[tuple[str, float]]:
-    return [
-        (name, limit) for name in Budget.__struct_fields__ if (limit := getattr(budget, name)) is not None
-    ]
-
-
-def _sum(name: str, limit: float | None, spent: Spent) -> str:
-    estimated = {"total_tokens": spent.estimated_tokens, "cost_usd": spent.estimated_cost_usd}.get(name)
-    apart = f" ({estimated:g} of it estimated)" if estimated else ""
-    return f"{getattr(spent, name):g} of {limit:g} {name}{apart}"
-
-
-def _insufficient(cause: str, budget: Budget, spent: Spent) -> WorkerError:
-    details = {"budget": limits(budget), "spent": msgspec.to_builtins(spent)}
-    return WorkerError("insufficient_quota", f"cannot complete: {cause}", should_retry=False, details=details)
 
 
 class Account:
@@ -160,10 +97,10 @@ class Account:
         """The turn is over, well or badly: what it has spent is final."""
         self.tick(now)
         self.is_held = False
-        ledger, board, usage = self._ledger, self._ledger.board, self._usage
-        ledger.forget(self)
+        board, usage = self._ledger.board, self._usage
+        self._ledger.forget(self)
         if self.cost_usd is None:
-            board.add("estimated_cost_microusd", round(ledger.price * self.tokens))
+            board.add("estimated_cost_microusd", board.cost_of(self.tokens))
         else:
             board.add("cost_microusd", _micro(self.cost_usd))
             board.add("priced_tokens", self.tokens)
@@ -191,27 +128,20 @@ class Ledger:
 
     @property
     def spent(self) -> Spent:
-        """What is spent now."""
-        board, price = self.board, self.price
-        cost = board["cost_microusd"] + sum(_micro(each.cost_usd or 0) for each in self._open)
-        unpriced = sum(price * each.tokens for each in self._open if each.cost_usd is None)
-        estimated_cost = board["estimated_cost_microusd"] + unpriced
-        counted = board["prompt_tokens"] + board["completion_tokens"]
-        estimated = board["estimated_tokens"]
-        return Spent(
-            requests=board["requests"],
-            total_tokens=counted + estimated + board["pending_tokens"],
-            estimated_tokens=estimated + sum(each.estimated_tokens for each in self._open),
-            cost_usd=round((cost + estimated_cost) / MICRO, 6),
-            estimated_cost_usd=round(estimated_cost / MICRO, 6),
-            cli_s=board["cli_ms"] / 1000,
+        """What is spent when all turns end now."""
+        totals, running = self.board.totals(), self._open
+        estimated = sum(each.estimated_tokens for each in running)
+        counted = self.board["pending_tokens"] - estimated
+        unpriced = sum(each.tokens for each in running if each.cost_usd is None)
+        return spent_of(
+            msgspec.structs.replace(
+                totals,
+                completion_tokens=totals.completion_tokens + counted,
+                estimated_tokens=totals.estimated_tokens + estimated,
+                cost_microusd=totals.cost_microusd + sum(_micro(each.cost_usd or 0) for each in running),
+                estimated_cost_microusd=totals.estimated_cost_microusd + self.board.cost_of(unpriced),
+            )
         )
-
-    @property
-    def price(self) -> float:
-        """Micro-USD for a token, of those whose cost was reported; 0 while none was."""
-        priced_tokens = self.board["priced_tokens"]
-        return self.board["cost_microusd"] / priced_tokens if priced_tokens else 0.0
 
     @property
     def is_used_up(self) -> bool:
@@ -262,14 +192,6 @@ class Ledger:
         running = sum(account.is_held for account in self._open)
         left_s = self.budget.cli_s - self.board["cli_ms"] / 1000
         return max(left_s / max(1, running), MIN_LEFT_S)
-
-    def recover(self) -> None:
-        """Settle what the turns of a dead worker process had spent; nobody will count it any more."""
-        lost_tokens = self.board["pending_tokens"]
-        self.board.add("estimated_tokens", lost_tokens)
-        self.board.add("estimated_cost_microusd", round(self.price * lost_tokens))
-        self.board["pending_tokens"] = 0
-        self.board.add("failures", self.board["in_flight"])
 
 
 def _bounded(amount: float) -> int:

@@ -74,7 +74,7 @@ class Capacity:
 
     def recover(self) -> None:
         """Correct what a worker process that died has left on the scoreboard."""
-        self.ledger.recover()
+        self.board.settle()
         self.publish()
 
     async def _take(self, wait_s: float) -> None:

@@ -8,9 +8,8 @@ from typing import Any
 import falcon
 from falcon.asgi import Request, Response
 
-from shared import health, http, openai, provider
+from shared import budget, health, http, openai, provider
 from shared.errors import RequestError
-from worker import budget
 from worker.completion import CompletionRequest, read_request
 from worker.lease import ServedLease
 from worker.session import query, stream

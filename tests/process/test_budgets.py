@@ -170,6 +170,7 @@ def test_the_end_of_a_budget_is_the_end_of_the_lease_after_a_grace():
         until(lambda: endpoint.endpoint(descriptor).state == "closed")
         view = endpoint.endpoint(descriptor)
         assert view.cause == "budget_exhausted"
+        assert "of 140 total_tokens" in view.detail
         assert view.load["prompt_tokens"] + view.load["estimated_tokens"] > 140
         with pytest.raises(httpx.ConnectError):
             ask(descriptor, "hello")

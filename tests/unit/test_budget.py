@@ -7,20 +7,12 @@ import random
 import pytest
 
 from shared import scoreboard
+from shared.budget import Spent, exceeded, reached, sums
 from shared.contracts import Budget
 from shared.errors import WorkerError
 from shared.events import AssistantDelta, CostUpdate, Failure, Result, Thinking, Usage
 from shared.result import Projection
-from worker.budget import (
-    CHARS_PER_TOKEN,
-    MAX_PER_TURN,
-    Account,
-    Ledger,
-    Spent,
-    estimated_tokens,
-    exceeded,
-    reached,
-)
+from worker.budget import CHARS_PER_TOKEN, MAX_PER_TURN, Account, Ledger, estimated_tokens
 
 LIMITS = {
     "requests": Budget(requests=10),
@@ -87,6 +79,24 @@ def test_no_limit_is_no_limit(name: str):
     for budget in (Budget(), others):
         assert reached(budget, spent(**{name: 1e15})) == ()
         assert exceeded(budget, spent(**{name: 1e15})) == ()
+
+
+def test_sums_are_written_as_people_would():
+    """Whole numbers whole, however large; amounts of money and time short; estimates apart."""
+    budget = Budget(requests=2, total_tokens=12_345_678, cost_usd=1.0, cli_s=2.5)
+    amounts = spent(
+        requests=2,
+        total_tokens=12_345_679,
+        estimated_tokens=9,
+        cost_usd=1.25,
+        estimated_cost_usd=0.5,
+        cli_s=2.501,
+    )
+    assert sums(budget, amounts, ("requests",)) == "2 of 2 requests"
+    assert sums(budget, amounts, ("total_tokens", "cost_usd", "cli_s")) == (
+        "12345679 of 12345678 total_tokens (9 of it estimated), 1.25 of 1 cost_usd (0.5 of it estimated), "
+        "2.501 of 2.5 cli_s"
+    )
 
 
 @pytest.mark.parametrize(("chars", "tokens"), [(0, 0), (1, 1), (4, 1), (5, 2), (4000, 1000)])
@@ -297,8 +307,9 @@ def test_what_a_dead_worker_process_was_charged_stays():
     turn.say(CostUpdate(Usage(prompt_tokens=30)), AssistantDelta("a" * 40), now=2.0)
     board["in_flight"] = 1
     alive = Ledger(Budget(total_tokens=100), board)
-    alive.recover()
+    board.settle()
     assert (board["pending_tokens"], board["estimated_tokens"], board["failures"]) == (0, 40, 1)
+    assert board["in_flight"] == 0
     assert (alive.spent.total_tokens, alive.spent.estimated_tokens, alive.spent.cli_s) == (40, 40, 2.0)
 
 

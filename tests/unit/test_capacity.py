@@ -16,7 +16,6 @@ from shared.errors import WorkerError
 from shared.events import Result, Usage
 from shared.result import Projection
 from shared.scoreboard import local
-from worker.budget import Ledger
 from worker.capacity import RETRY_AFTER_S, Capacity
 
 WAIT_S = 5.0
@@ -172,10 +171,10 @@ def test_who_waits_is_told_when_a_turn_has_used_everything_up():
 def test_a_dead_worker_process_holds_no_place():
     """The next one starts from nothing held, with what was spent."""
     board = local()
+    capacity = Capacity(concurrency=1, queue_limit=0, board=board)
     board["in_flight"], board["queued"], board["pending_tokens"] = 2, 3, 7
     board["requests"] = 5
-    Ledger(Budget(), board).recover()
-    capacity = Capacity(concurrency=1, queue_limit=0, board=board)
+    capacity.recover()
     assert capacity.is_idle
     assert (board["in_flight"], board["queued"], board["failures"]) == (0, 0, 2)
     assert (board["requests"], board["estimated_tokens"]) == (5, 7)

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from shared.contracts import LeaseOptions
+from shared.contracts import Budget, LeaseOptions
 from supervisor.lease import (
     TRANSITIONS,
     Cause,
@@ -128,7 +128,7 @@ def test_leases_are_overdue(
     lease.state = state
     lease.scoreboard["last_active_ns"] = last_active_s * 1_000_000_000
     lease.scoreboard["in_flight"] = in_flight
-    assert table.overdue(now) == ([(lease, cause)] if cause else [])
+    assert table.overdue(now) == ([(lease, cause, "")] if cause else [])
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,10 @@ def test_a_lease_without_budget_ends_after_a_grace(
     lease.state = state
     lease.scoreboard["last_active_ns"] = int(now * 1e9)
     lease.scoreboard["budget_exhausted_ns"] = exhausted_s * 1_000_000_000
-    assert table.overdue(now) == ([(lease, cause)] if cause else [])
+    lease.options = LeaseOptions(budget=Budget(requests=2, cli_s=60))
+    lease.scoreboard["requests"] = 2
+    details = {Cause.BUDGET_EXHAUSTED: "2 of 2 requests spent"}
+    assert table.overdue(now) == ([(lease, cause, details.get(cause, ""))] if cause else [])
 
 
 def test_a_dropped_lease_is_forgotten_and_its_neighbour_is_not():
