@@ -10,7 +10,7 @@ SDKS_INSTALLED := $(SDKS)/.installed
 # In CI every required test has to run: a missing npm is an error there, elsewhere a clear skip.
 REQUIRED := $(ASM_ENDPOINT_CI)
 
-.PHONY: demo test check bench format clis sdks clean
+.PHONY: demo test check bench format clis sdks record-transcripts clean
 
 demo: $(INSTALLED)
 	$(BIN)/asm-endpoint demo
@@ -61,5 +61,10 @@ $(SDKS_INSTALLED): pyproject.toml tests/constraints.txt
 		--editable '.[claude-sdk,codex-sdk]'
 	touch $@
 
+# Record what the installed command lines print, or of a named version (CLI=claude VERSION=2.1.197), and name what has
+# another meaning than what is recorded.
+record-transcripts: $(INSTALLED) clis
+	$(BIN)/python -m tests.clis.recordings $(if $(CLI),--cli $(CLI)) $(if $(VERSION),--version $(VERSION))
+
 clean:
-	rm -rf $(VENV) $(CLIS) $(SDKS) .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIS) $(SDKS) .cli-versions .pytest_cache .mypy_cache .ruff_cache

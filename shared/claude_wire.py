@@ -12,7 +12,8 @@ turn. Facts measured on claude 2.1.330, recorded in ``tests/transcripts/claude``
   turn ends at that stop reason, before the ``result`` line.
 * ``assistant`` lines of model ``<synthetic>`` carry error texts, never an answer.
 * A slash command that the command line runs itself is a success with ``num_turns: 0``.
-* ``client_composed`` keeps ``@file`` and ``/command`` prompts plain text.
+* ``client_composed`` keeps ``@file`` and ``/command`` prompts plain text; for versions that do not know it,
+  a line break before a ``/`` does.
 """
 
 from __future__ import annotations
@@ -40,9 +41,19 @@ from shared.events import (
 )
 from shared.provider import Prompt
 
+COMMAND_START = "/"
 SYNTHETIC_MODEL = "<synthetic>"
 ENDING_STOP_REASONS = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
 STDERR_TAIL_CHARS = 400
+TEXT_CODES = (
+    ("not logged in", "not_logged_in"),
+    ("/login", "not_logged_in"),
+    ("prompt is too long", "context_length_exceeded"),
+    ("connection", "provider_connection_failed"),
+    ("stream ended", "provider_connection_failed"),
+    ("overloaded", "provider_overloaded"),
+)
+"""What a failed result without a status says; 2.1.197 names less than later versions."""
 
 
 class WireUsage(msgspec.Struct):
@@ -209,8 +220,9 @@ class ClaudeConnection:
     concurrent_turns = 1
     turns_before_recycle = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, hides_commands: bool = False) -> None:
         self.would_go_on = False
+        self._hides_commands = hides_commands
         self.is_spent = False
         self._turn_id: str | None = None
         self._usage: WireUsage | None = None
@@ -222,12 +234,15 @@ class ClaudeConnection:
     def start_turn(self, turn_id: str, prompt: Prompt) -> None:
         """The ``initialize`` request and the user message."""
         self._turn_id = turn_id
+        text = prompt.text
+        if self._hides_commands and text.startswith(COMMAND_START):
+            text = f"\n{text}"
         initialize = {"subtype": "initialize", "hooks": None, "systemPrompt": [prompt.system]}
         lines = (
             {"type": "control_request", "request_id": "initialize", "request": initialize},
             {
                 "type": "user",
-                "message": {"role": "user", "content": prompt.text},
+                "message": {"role": "user", "content": text},
                 "parent_tool_use_id": None,
                 "session_id": "",
                 "client_composed": True,
@@ -347,13 +362,10 @@ def _failure_code(line: ResultLine, text: str) -> str:
         if line.api_error_status == 400 and "prompt is too long" in text:
             return "context_length_exceeded"
         return STATUS_CODES.get(line.api_error_status, "provider_error")
-    if "not logged in" in text or "/login" in text:
-        return "not_logged_in"
-    if "prompt is too long" in text:
-        return "context_length_exceeded"
-    if line.api_error == "connection_failed" or "connection" in text:
+    if line.api_error == "connection_failed":
         return "provider_connection_failed"
-    return "turn_cancelled" if (line.terminal_reason or "").startswith("aborted") else "provider_error"
+    otherwise = "turn_cancelled" if (line.terminal_reason or "").startswith("aborted") else "provider_error"
+    return next((code for phrase, code in TEXT_CODES if phrase in text), otherwise)
 
 
 Decoded = Line | Notice | Failure

@@ -84,7 +84,8 @@ class Prompt(msgspec.Struct, frozen=True, kw_only=True):
 class CommandInputs(msgspec.Struct, frozen=True, kw_only=True):
     """All a provider needs to build its command; paths are absolute, ``variables`` already allow-listed.
 
-    ``prepared`` is the file of the provider's Preparation, ``settings`` the text of its UserSettings; "" for none.
+    ``version`` is None where nobody asked for it; ``prepared`` is the file of the provider's Preparation,
+    ``settings`` the text of its UserSettings, "" for none.
     """
 
     executable: tuple[str, ...]
@@ -94,6 +95,7 @@ class CommandInputs(msgspec.Struct, frozen=True, kw_only=True):
     home: str
     user_home: str
     variables: Mapping[str, str]
+    version: str | None = None
     prepared: str = ""
     settings: str = ""
 

@@ -24,9 +24,15 @@ class VersionRange(msgspec.Struct, frozen=True):
 
     def covers(self, version: str | None) -> bool:
         """Whether that version lies in the range; one that is not known does not."""
-        return version is not None and _numbers(self.oldest) <= _numbers(version) <= _numbers(self.newest)
+        return version is not None and numbers(self.oldest) <= numbers(version) <= numbers(self.newest)
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def is_at_least(version: str | None, oldest: str) -> bool:
+    """Whether that version is known and is ``oldest`` or a later one."""
+    return version is not None and numbers(version) >= numbers(oldest)
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """What versions are compared by; () for a text that does not begin with any."""
     found = NUMBERS.match(version)
     return tuple(map(int, found[0].split("."))) if found else ()

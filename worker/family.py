@@ -70,6 +70,7 @@ def _new_session(spec: LaunchSpec, variables: dict[str, str], has_namespace: boo
     chosen = provider.load(spec.provider)
     inputs = CommandInputs(
         executable=spec.executable,
+        version=spec.cli_version,
         model=spec.model,
         login=spec.login,
         workspace=f"{spec.lease_dir}/workspace",

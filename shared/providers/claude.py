@@ -15,9 +15,11 @@ from __future__ import annotations
 
 from shared.claude_wire import ClaudeConnection
 from shared.provider import Command, CommandInputs, Executable, Login, Provider
-from shared.versions import VersionRange
+from shared.versions import VersionRange, is_at_least
 
 API_KEY = "api_key"
+TAKES_COMPOSED = "2.1.248"
+"""The first version that takes a composed message as it is, so that ``/clear`` in a prompt is no command."""
 FLAGS = (
     "-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose",
     "--include-partial-messages", "--tools", "", "--strict-mcp-config", "--setting-sources", "",
@@ -44,6 +46,10 @@ def _command(inputs: CommandInputs) -> Command:
         cwd=inputs.workspace,
         writes=(own_folder, f"{inputs.user_home}/.claude.json") if is_user else (),
     )
+
+
+def _connect(inputs: CommandInputs) -> ClaudeConnection:
+    return ClaudeConnection(hides_commands=not is_at_least(inputs.version, TAKES_COMPOSED))
 
 
 PROVIDER = Provider(
@@ -95,7 +101,7 @@ PROVIDER = Provider(
     ),
     file_variables=("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     example_model="haiku",
-    supported_versions=VersionRange("2.1.330", "2.1.330"),
+    supported_versions=VersionRange("2.1.197", "2.1.332"),
     command=_command,
-    connect=lambda _inputs: ClaudeConnection(),
+    connect=_connect,
 )

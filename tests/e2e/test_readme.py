@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from shared.provider import load, names
+
 pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -81,6 +83,13 @@ def test_the_shell_session_runs(tmp_path: Path):
 WAIT_UNTIL_READY = (
     'for _ in $(seq 300); do [ -e "$ASM_ENDPOINT_HOME/supervisor.json" ] && break; sleep 0.1; done'
 )
+
+
+def test_the_supported_versions_are_those_of_the_provider_files():
+    """One row for each command line that is published."""
+    for name in names():
+        if supported := load(name).supported_versions:
+            assert re.search(rf"^\| `{name}` \| [\w ]+ {re.escape(str(supported))} \|", README, re.MULTILINE)
 
 
 def test_the_measured_table_is_filled_in():

@@ -11,7 +11,7 @@ import pytest
 from shared.claude_wire import ClaudeConnection
 from shared.events import Failure, Notice, Result, Usage
 from shared.framing import LineFramer
-from shared.provider import Prompt
+from shared.provider import CommandInputs, Prompt, load
 from shared.result import Projection
 
 RECORDINGS = Path(__file__).parents[1] / "transcripts" / "claude"
@@ -142,6 +142,31 @@ def test_a_turn_is_two_lines():
     assert first["request"]["systemPrompt"] == ["be brief"]
     assert second["message"] == {"role": "user", "content": "/cost @file\n--flag"}
     assert second["client_composed"] is True
+
+
+@pytest.mark.parametrize(
+    ("version", "text", "sent"),
+    [
+        ("2.1.247", "/clear", "\n/clear"),
+        (None, "/clear", "\n/clear"),
+        ("2.1.197", "a /clear", "a /clear"),
+        ("2.1.197", " /clear", " /clear"),
+        ("2.1.248", "/clear", "/clear"),
+        ("2.1.330", "/clear", "/clear"),
+    ],
+)
+def test_a_prompt_that_looks_like_a_command_is_hidden_from_versions_that_would_run_it(
+    version: str | None, text: str, sent: str
+):
+    """Known new ones take the mark of a composed message, and the prompt goes as it is."""
+    inputs = CommandInputs(
+        executable=("/bin/claude",), version=version, model="m", login="api_key", workspace="/w", home="/h",
+        user_home="/u", variables={},
+    )  # fmt: skip
+    connection = load("claude").connect(inputs)
+    connection.start_turn("turn", Prompt(text=text))
+    message = json.loads(connection.data_to_send().splitlines()[1])
+    assert message["message"]["content"] == sent
 
 
 @pytest.mark.parametrize(

@@ -196,7 +196,7 @@ PROVIDER = Provider(
         name="models-without-tools.json", argv=("debug", "models", "--bundled"), convert=without_tools
     ),
     example_model="gpt-6-luna",
-    supported_versions=VersionRange("0.169.0", "0.169.0"),
+    supported_versions=VersionRange("0.163.0", "0.171.0"),
     command=_command,
     connect=lambda _inputs: CodexConnection(),
 )

@@ -144,7 +144,7 @@ PROVIDER = Provider(
     file_variables=("GOOGLE_APPLICATION_CREDENTIALS", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     home_per_process=True,
     example_model="gemini-2.5-flash",
-    supported_versions=VersionRange("0.61.0", "0.61.0"),
+    supported_versions=VersionRange("0.60.0", "0.61.0"),
     command=_command,
     connect=lambda inputs: GeminiConnection(inputs.workspace),
 )

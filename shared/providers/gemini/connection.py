@@ -28,6 +28,7 @@ COMMAND_START = re.compile(r"\s*[/$]")
 ZERO_WIDTH_SPACE = "\u200b"
 SESSIONS_READY = 2
 """Sessions made in advance; each keeps about 0.35 MB."""
+LOGIN_DIALOGUE = b"to authorize the application"
 METHOD_NOT_FOUND = -32601
 STDERR_TAIL_CHARS = 400
 RETRY_AFTER = re.compile(r"retry after (\d+(?:\.\d+)?)\s*s")
@@ -182,10 +183,7 @@ class GeminiConnection:
             try:
                 line = _decode_line(raw)
             except (msgspec.MsgspecError, UnicodeDecodeError):
-                return batches + self._fail_all(
-                    "provider_protocol_error",
-                    f"the command line printed {len(raw)} bytes that are not its protocol",
-                )
+                return batches + self._fail_all(*_odd_line(raw))
             turn, events = self._line(line)
             if turn is not None and events and not turn.is_unwanted:
                 if batches and batches[-1][0] == turn.id:
@@ -335,6 +333,13 @@ def _parts(prompt: Prompt) -> list[dict[str, str]]:
         text = ZERO_WIDTH_SPACE + text
     texts = [f"<system_instructions>\n{prompt.system}\n</system_instructions>\n"] if prompt.system else []
     return [{"type": "text", "text": part} for part in (*texts, text)]
+
+
+def _odd_line(raw: bytes) -> tuple[str, str]:
+    """What a line that is no JSON means: without a login that works, gemini prints where to get one, and waits."""
+    if LOGIN_DIALOGUE in raw:
+        return "not_logged_in", "the command line asks for a login, which a completion endpoint cannot give"
+    return "provider_protocol_error", f"the command line printed {len(raw)} bytes that are not its protocol"
 
 
 def _failure(error: RpcError) -> Failure:
