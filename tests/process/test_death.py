@@ -1,4 +1,4 @@
-"""Who dies with whom: real families, killed from outside at every level, in both kinds of isolation."""
+"""Who dies with whom: real families, killed from outside at every level, in every kind of isolation."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ import psutil
 import pytest
 
 from shared import processes
+from shared.pidns import pid_namespace
 from shared.processes import ProcessId
 from supervisor import EndpointDescriptor, InferenceEndpoint
+from tests.process.conftest import in_user_namespace
 from worker.server import MAX_DEATHS
 
 pytestmark = pytest.mark.process
-ISOLATION = {"pid_namespace": (), "process_group": ("--no-namespaces",)}
 WAIT_S = 20.0
 POLL_S = 0.02
 HTTP_TIMEOUT_S = 30.0
@@ -29,12 +30,12 @@ SLOW = "[[pause:0.05]] " + "word " * 80
 KEY_VARIABLE, KEY = "ANTHROPIC_API_KEY", "a-provider-key-that-must-not-travel"
 
 
-@pytest.fixture(params=ISOLATION)
-def endpoint(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceEndpoint]:
-    """An embedded supervisor of its own for each test, once with and once without PID namespaces."""
+@pytest.fixture
+def endpoint(isolation: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceEndpoint]:
+    """An embedded supervisor of its own for each test, in every kind of isolation."""
     monkeypatch.setenv(MISBEHAVE, "1")
     monkeypatch.setenv(KEY_VARIABLE, KEY)
-    with InferenceEndpoint(serve_arguments=ISOLATION[request.param]) as running:
+    with InferenceEndpoint(serve_arguments=isolation) as running:
         yield running
 
 
@@ -60,8 +61,9 @@ def family_of(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -> li
 
 
 def inner_worker(family: list[ProcessId]) -> ProcessId:
-    """gunicorn's worker process: the one below the leader that has the command lines below it."""
-    (worker,) = below(family[0], family)
+    """gunicorn's worker process: the last that is the zygote's fork, with the command lines below it."""
+    *_, arbiter, worker = [each for each in family if "worker.zygote" in command_line(each)]
+    assert psutil.Process(worker.pid).ppid() == arbiter.pid
     return worker
 
 
@@ -135,9 +137,14 @@ class Reader(threading.Thread):
         return not self.is_alive() and self.broken is None and self.text.endswith("data: [DONE]\n\n")
 
 
-def test_the_isolation_is_the_one_asked_for(endpoint: InferenceEndpoint, request: pytest.FixtureRequest):
-    """So every test here really runs in both."""
-    assert lease(endpoint).metadata["isolation"] == request.node.callspec.params["endpoint"]
+def test_the_isolation_is_the_one_asked_for(endpoint: InferenceEndpoint, isolation_name: str):
+    """So every test here really runs in all: a family's last process is where its kind says."""
+    descriptor = lease(endpoint)
+    *_, innermost = family_of(endpoint, descriptor)
+    assert in_user_namespace(innermost.pid) is (isolation_name == "user_namespace")
+    is_apart = pid_namespace(innermost.pid) != pid_namespace()
+    assert is_apart is (isolation_name != "process_group")
+    assert descriptor.metadata["isolation"] == ("pid_namespace" if is_apart else "process_group")
 
 
 def test_a_killed_zygote_takes_every_family_along(endpoint: InferenceEndpoint):
@@ -167,8 +174,9 @@ def test_a_killed_worker_process_is_replaced_and_leaves_nothing(endpoint: Infere
     descriptor = lease(endpoint)
     family = family_of(endpoint, descriptor)
     worker = inner_worker(family)
+    its_own = [worker, *below(worker, family)]
     os.kill(worker.pid, signal.SIGKILL)
-    until(lambda: not processes.alive(family[1:]))
+    until(lambda: not processes.alive(its_own))
     until(lambda: endpoint.endpoint(descriptor).load["boots"] == 2)
     assert ask(descriptor, "healed").json()["choices"][0]["message"]["content"] == "healed"
     assert endpoint.endpoint(descriptor).health == "degraded"
@@ -211,9 +219,10 @@ def test_a_killed_worker_process_leaves_no_one_behind(endpoint: InferenceEndpoin
     broken = Reader(descriptor, f"[[ignore-term]] [[daemonise]] {SLOW}")
     until(lambda: broken.words > 1)
     family = family_of(endpoint, descriptor)
-    assert len([each for each in family if "echo_cli" in command_line(each)]) == 2
+    started = [each for each in family if "echo_cli" in command_line(each)]
+    assert len(started) == 2
     os.kill(worker.pid, signal.SIGKILL)
-    until(lambda: not processes.alive(family[1:]))
+    until(lambda: not processes.alive([worker, *started]))
     assert ask(descriptor, "healed").status_code == 200
 
 
@@ -279,7 +288,7 @@ def test_no_secret_is_where_others_could_read_it(endpoint: InferenceEndpoint):
     assert ask(descriptor, "hello").status_code == 200
     family = family_of(endpoint, descriptor)
     zygote = psutil.Process(family[0].pid).ppid()
-    for pid in (zygote, *(process.pid for process in family)):
+    for pid in (zygote, *(process.pid for process in processes.alive(family))):
         for name in ("cmdline", "environ"):
             seen = seen_of(pid, name)
             assert token.encode() not in seen, (pid, name)
