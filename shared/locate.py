@@ -143,10 +143,15 @@ def passed_variables(provider: Provider, environ: Mapping[str, str], settings: s
     return {name: environ[name] for name in ("PATH", *provider.environment, *named) if environ.get(name)}
 
 
-def read_version(executable: Executable, argv: tuple[str, ...], environ: Mapping[str, str]) -> str | None:
-    """The version a command line prints of itself; None when it prints none in time. May take 10 seconds."""
+def read_version(
+    executable: Executable,
+    argv: tuple[str, ...],
+    environ: Mapping[str, str],
+    timeout_s: float = VERSION_TIMEOUT_S,
+) -> str | None:
+    """The version a command line prints of itself; None when it prints none in time, by default 10 seconds."""
     try:
-        printed = _printed((*argv, *executable.version_argv), environ, VERSION_TIMEOUT_S)
+        printed = _printed((*argv, *executable.version_argv), environ, timeout_s)
     except (OSError, subprocess.SubprocessError):
         return None
     found = VERSION.search(printed.decode(errors="replace"))

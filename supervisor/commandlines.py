@@ -47,7 +47,7 @@ class CommandLines:
         self.user_home = user_home
         self._prepared = prepared
         self._hardening = hardening
-        self._versions: dict[tuple[str, int, int], str | None] = {}
+        self._versions: dict[tuple[str, int, int], str] = {}
 
     async def find(self, chosen: Provider) -> CommandLine:
         """The provider's command line.
@@ -159,7 +159,10 @@ class CommandLines:
             return None
         key = (executable[-1], stat.st_mtime_ns, stat.st_size)
         if key not in self._versions:
-            self._versions[key] = await asyncio.to_thread(
+            version = await asyncio.to_thread(
                 locate.read_version, chosen.executable, executable, self._environ
             )
+            if version is None:
+                return None  # perhaps only not in time: asked again
+            self._versions[key] = version
         return self._versions[key]

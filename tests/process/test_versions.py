@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import shared.echo_cli
 from shared.provider import load
 from supervisor import EndpointDescriptor, InferenceEndpoint
+from supervisor.commandlines import CommandLines
 from tests.process.test_bad_command_lines import HTTP_TIMEOUT_S, MODELS, VARIABLES, ask
 
 pytestmark = pytest.mark.process
@@ -77,3 +79,15 @@ def test_a_supported_version_is_reported_as_such(tmp_path: Path):
     with start("claude", supported.oldest, tmp_path) as endpoint:
         _, reports = seen(endpoint, "claude")
         assert [report["is_supported"] for report in reports] == [True] * 4
+
+
+def test_a_version_that_could_not_be_read_is_asked_for_again(tmp_path: Path):
+    """A loaded machine must not make a command line one of an unknown version for ever."""
+    path = stand_in(tmp_path / "claude", "2.1.300")
+    path.write_text(path.read_text().replace("\n", f"\nmkdir {tmp_path}/asked 2>/dev/null && exit 1\n", 1))
+    found = CommandLines({"CLAUDE_CLI_PATH": str(path), "PATH": "/usr/bin:/bin"}, tmp_path, tmp_path)
+
+    async def versions() -> list[str | None]:
+        return [(await found.describe("claude"))["cli"]["version"] for _ in range(2)]
+
+    assert asyncio.run(versions()) == [None, "2.1.300"]

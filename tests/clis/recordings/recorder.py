@@ -125,7 +125,7 @@ def look(subject: Subject, executable: Path, folder: Path) -> Program:
     """What is known of that executable; ``folder`` keeps what is prepared. Raises RuntimeError without a version."""
     chosen = provider.load(subject.provider)
     environ = {"PATH": os.environ["PATH"]}
-    version = locate.read_version(chosen.executable, (str(executable),), environ)
+    version = locate.read_version(chosen.executable, (str(executable),), environ, TURN_TIMEOUT_S)
     if version is None:
         raise RuntimeError(f"cannot record {subject.provider}: {executable} tells no version")
     prepared = locate.prepare(chosen, (str(executable),), version, environ, folder)
