@@ -399,8 +399,13 @@ class Service:
                 self._journal.keep(record)
 
     def _visible(self, lease_ref: str, caller: Caller) -> LeaseEntry | None:
-        """The lease of that ref, open or ended; another identity's is like one that never was."""
-        record = self._table.get(lease_ref) or self._journal.get(lease_ref)
+        """The lease of that ref, open or ended; another identity's is like one that never was.
+
+        For both the journal is read, so that neither time nor a failing disk tells them apart.
+        """
+        record: LeaseEntry | None = self._table.get(lease_ref)
+        if record is None or not caller.may_see(record.owner):
+            record = self._journal.get(lease_ref)
         return record if record is not None and caller.may_see(record.owner) else None
 
     def _require(self, lease_ref: str, caller: Caller) -> LeaseEntry:

@@ -292,3 +292,27 @@ def test_an_identitys_own_bound_is_its_own(tmp_path: Path):
             assert own.states().count(State.READY) == 3
 
     asyncio.run(scenario())
+
+
+def test_a_failing_journal_does_not_tell_anothers_lease_from_none(tmp_path: Path):
+    """Neither can be looked up then; whose it is, and the admin, see it all the same."""
+
+    async def scenario() -> None:
+        async with supervisor(tmp_path) as own:
+            alice, bob = own.caller("alice"), own.caller("bob")
+            lease_ref = (await own.ensure(alice)).endpoint.lease_ref
+            own.database.close()
+            for ref in (lease_ref, "lease_unknown"):
+                with pytest.raises(WorkerError) as failed:
+                    own.service.show(ref, bob)
+                assert failed.value.code == "journal_unavailable"
+            assert (
+                own.service.show(lease_ref, alice).state
+                == own.service.show(lease_ref, ADMIN).state
+                == "ready"
+            )
+            proof = (await own.service.release(lease_ref, alice)).proof
+            assert proof is not None
+            assert not proof.survivors
+
+    asyncio.run(scenario())
