@@ -5,6 +5,7 @@
     journal, zygote:    runs                   has ended                 does not know it
     starting            end: lost              end: crashed              end: lost
     ready               adopt                  end: crashed              end: lost
+    (was told to stop)  end: lost              end: lost                 -
     stopping            end: as it was         end: as it was            end: as it was
     not in the journal  stop                   stop                      -
 """
@@ -20,6 +21,7 @@ from supervisor.launcher import Found
 from supervisor.lease import Cause, State
 
 NOT_HANDED_OUT = "the supervisor ended while the lease started, so nobody has its token"
+UNWRITTEN = "it was stopped, and why could not be written down"
 UNWATCHED = "it was gone when the next supervisor came"
 
 
@@ -52,6 +54,8 @@ def _fate(entry: LeaseEntry, found: Found | None, unwatched: str) -> Fate:
         return Fate(entry=entry, found=found, cause=entry.cause or Cause.LOST, detail=entry.detail)
     if found is None:
         return Fate(entry=entry, found=None, cause=Cause.LOST, detail=unwatched)
+    if found.running.is_stopping:
+        return Fate(entry=entry, found=found, cause=Cause.LOST, detail=UNWRITTEN)
     if found.exited is not None:
         detail = f"the family ended by itself: {found.exited.status}"
         return Fate(entry=entry, found=found, cause=Cause.CRASHED, detail=detail)

@@ -22,6 +22,7 @@ from supervisor.launcher import Launcher
 from supervisor.lease import Cause, Happening, State, Step
 from supervisor.proof import ReleaseProof
 from supervisor.settings import Settings
+from supervisor.statefolder import LEASES_NAME
 from supervisor.table import LeaseRecord, LeaseTable
 
 LOG_NAME = "worker.log"
@@ -48,6 +49,7 @@ class Endings:
         self._journal = journal
         self._settings = settings
         self._families: dict[str, _Family] = {}
+        self._unconfirmed: set[str] = set()
 
     def expect(self, record: LeaseRecord) -> None:
         """A family is about to be launched; :meth:`settle` says that it was, or that nothing was started."""
@@ -56,7 +58,8 @@ class Endings:
         )
 
     def recheck(self) -> None:
-        """Close the leases whose survivors have gone in the meantime."""
+        """Close the leases whose survivors have gone in the meantime; confirm the ends that are written by now."""
+        self._confirm_written()
         for record in self._table.unfinished():
             ending = self._families[record.lease_ref].ending
             if ending and ending.done() and not ending.cancelled() and not ending.exception():
@@ -98,9 +101,10 @@ class Endings:
         record.log_tail = log_tail(Path(record.lease_dir)) if self.owns_folder(record) else ""
         record.let_go()
         self.apply(record, Step.EMPTIED)
-        self._launcher.confirm(record.lease_ref)
+        self._unconfirmed.add(record.lease_ref)
+        self._confirm_written()
         if self.owns_folder(record):
-            shutil.rmtree(record.lease_dir, ignore_errors=True)
+            self.remove_folder(record.lease_ref)
         self._table.drop(record)
         del self._families[record.lease_ref]
 
@@ -108,12 +112,24 @@ class Endings:
         """Whether the lease's folder is in this state folder, and not in one that this is a copy of."""
         return Path(record.lease_dir).parent.parent == self._settings.home
 
+    def sweep(self, keep: set[str]) -> None:
+        """Remove the folders of leases that nobody knows any more, but for those."""
+        for folder in (self._settings.home / LEASES_NAME).iterdir():
+            if folder.name not in keep and self._table.get(folder.name) is None:
+                self.remove_folder(folder.name)
+
+    def remove_folder(self, lease_ref: str) -> None:
+        """Remove what is left of a lease in this state folder."""
+        shutil.rmtree(self._settings.home / LEASES_NAME / lease_ref, ignore_errors=True)
+
     def on_exit(self, message: Exited) -> None:
         """A family has ended; by itself, unless it was being stopped."""
         family = self._families.get(message.lease_ref)
         record = self._table.get(message.lease_ref)
         if family is None or record is None:
-            self._launcher.confirm(message.lease_ref)
+            if self._journal.is_written(message.lease_ref):
+                self._launcher.confirm(message.lease_ref)
+                self.remove_folder(message.lease_ref)
         elif not family.exited.done():
             family.exited.set_result(message)
             if not message.stopping:
@@ -137,6 +153,12 @@ class Endings:
             exited.set_result(
                 Exited(lease_ref=record.lease_ref, pid=0, status=status, stopping=False, killed=True)
             )
+
+    def _confirm_written(self) -> None:
+        """An end that is not written down yet has to be told again, should we be gone before it is."""
+        for lease_ref in [ref for ref in self._unconfirmed if self._journal.is_written(ref)]:
+            self._unconfirmed.discard(lease_ref)
+            self._launcher.confirm(lease_ref)
 
     async def _end(self, record: LeaseRecord, family: _Family) -> ReleaseProof:
         await family.launch_settled.wait()

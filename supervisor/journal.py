@@ -23,6 +23,10 @@ ENDED = (
     "SELECT entry FROM leases WHERE ended_at_s IS NOT NULL AND (?1 IS NULL OR owner = ?1) "
     "AND (?2 IS NULL OR lease_group = ?2) ORDER BY ended_at_s DESC LIMIT ?3"
 )
+FORGET = (
+    "DELETE FROM leases WHERE ended_at_s IS NOT NULL AND lease_ref NOT IN "
+    "(SELECT lease_ref FROM leases WHERE ended_at_s IS NOT NULL ORDER BY ended_at_s DESC, lease_ref DESC LIMIT ?)"
+)
 _log = logging.getLogger("asm_endpoint.journal")
 
 
@@ -38,8 +42,19 @@ class Journal:
         """Whether something could not be written yet."""
         return bool(self._unwritten)
 
+    def is_written(self, lease_ref: str) -> bool:
+        """Whether all that is known of a lease has been written."""
+        return lease_ref not in self._unwritten
+
     def write(self, lease: LeaseEntry) -> None:
-        """Write a lease as it is. Raises WorkerError ``journal_unavailable``."""
+        """Write a lease as it is, and then what could not be written before.
+
+        Raises WorkerError ``journal_unavailable``.
+        """
+        self._write(lease)
+        self.catch_up()
+
+    def _write(self, lease: LeaseEntry) -> None:
         row = (
             lease.lease_ref,
             lease.owner,
@@ -59,7 +74,7 @@ class Journal:
     def keep(self, lease: LeaseEntry) -> bool:
         """Write a lease as it is, now or later; False when it could not be written now."""
         try:
-            self.write(lease)
+            self._write(lease)
         except WorkerError as error:
             if not self._unwritten:
                 _log.error("%s; what happens now is written later", error)
@@ -104,16 +119,11 @@ class Journal:
         ]
         return [*reversed(_decoded(rows)), *unwritten][-limit:]
 
-    def prune(self, *, ended_before_s: float, keep: int) -> None:
-        """Forget leases that ended before that time, and of the others all but the last ``keep``."""
+    def prune(self, *, ended_before_s: float, at_least: int, at_most: int) -> None:
+        """Forget leases that ended before that time but for the last ``at_least``, and all but the last ``at_most``."""
         with self._database.transaction() as connection:
-            connection.execute("DELETE FROM leases WHERE ended_at_s < ?", (ended_before_s,))
-            connection.execute(
-                "DELETE FROM leases WHERE ended_at_s <= "
-                "(SELECT ended_at_s FROM leases WHERE ended_at_s IS NOT NULL "
-                "ORDER BY ended_at_s DESC LIMIT 1 OFFSET ?)",
-                (keep,),
-            )
+            connection.execute(f"{FORGET} AND ended_at_s < ?", (at_least, ended_before_s))
+            connection.execute(FORGET, (at_most,))
 
     def close(self) -> None:
         """Try once more to write everything, and close the file."""

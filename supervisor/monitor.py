@@ -1,4 +1,7 @@
-"""Watching the families: one pass over the process table per period, for all leases at once."""
+"""Watching the families: one pass over the process table per period, for all leases at once.
+
+That a family has ended is not concluded here: the zygote is its parent, tells it, and knows how.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import time
 from shared import processes
 from supervisor.endings import Endings
 from supervisor.journal import Journal
-from supervisor.lease import Cause, State
+from supervisor.lease import Cause
 from supervisor.observing import observe
 from supervisor.settings import Settings
 from supervisor.table import LeaseTable
@@ -46,8 +49,6 @@ class Monitor:
         for record in self._table.unfinished():
             if record.is_live and record.owner_process and not processes.is_alive(record.owner_process):
                 self._endings.begin(record, Cause.OWNER_GONE, f"process {record.owner_process.pid} has ended")
-            elif record.state is State.READY and not record.processes:
-                self._endings.begin(record, Cause.LOST, "its processes have gone")
         self._endings.recheck()
         self._write(now)
 
@@ -63,4 +64,8 @@ class Monitor:
                     self._journal.keep(record)
         if now - self._pruned_at >= settings.prune_period_s:
             self._pruned_at = now
-            self._journal.prune(ended_before_s=time.time() - settings.ended_kept_s, keep=settings.ended_kept)
+            self._journal.prune(
+                ended_before_s=time.time() - settings.ended_kept_s,
+                at_least=settings.ended_kept_always,
+                at_most=settings.ended_kept,
+            )

@@ -51,6 +51,9 @@ def serve(settings: Settings, listener: socket.socket, *, until_stdin_closes: bo
     logs.configure(settings.log, secrets=(folder.admin_token(), *secret_values(os.environ)))
     if settings.log.content:
         _log.warning("prompts and answers are written to the leases' logs (--log-content)")
+    Database(
+        settings.home / DATABASE_NAME
+    ).close()  # what is wrong with it is said here, before anything starts
     host, port = listener.getsockname()[:2]
     us = processes.identify(os.getpid())
     if us is None:

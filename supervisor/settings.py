@@ -64,6 +64,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How long the journal keeps a lease that has ended."""
     ended_kept: int = 10_000
     """How many of them at most."""
+    ended_kept_always: int = 100
+    """How many of them however old they seem: the wall clock may have jumped."""
     heartbeat_max_age_s: float = 5.0
     """An older heartbeat makes a lease degraded."""
     log: LogSettings = LogSettings()

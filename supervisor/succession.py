@@ -56,6 +56,8 @@ def take_over(
             launcher.stop(stranger.running.lease_ref, 0.0)
         else:
             launcher.confirm(stranger.running.lease_ref)
+    running = {stranger.running.lease_ref for stranger in decided.strangers if stranger.exited is None}
+    endings.sweep(keep=running)
     adopted = sum(fate.cause is None for fate in decided.fates)
     if decided.fates:
         _log.info("%d leases adopted, %d ended", adopted, len(decided.fates) - adopted)

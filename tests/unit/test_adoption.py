@@ -39,10 +39,10 @@ def family(how: str) -> dict[str, Found]:
         return {}
     exited = Exited(lease_ref="lease_1", pid=7, status="signal SIGKILL", stopping=False, killed=False)
     running = Running(
-        lease_ref="lease_1", pid=7, isolation="process_group", pid_namespace=None, is_stopping=False
+        lease_ref="lease_1", pid=7, isolation="process_group", pid_namespace=None, is_stopping="told" in how
     )
     found = Found(
-        running=running, scoreboard_fd=-1, namespace_fd=None, exited=exited if how == "ended" else None
+        running=running, scoreboard_fd=-1, namespace_fd=None, exited=exited if "ended" in how else None
     )
     return {"lease_1": found}
 
@@ -56,6 +56,9 @@ def family(how: str) -> dict[str, Found]:
         (State.READY, "runs", None, ""),
         (State.READY, "ended", Cause.CRASHED, "the family ended by itself: signal SIGKILL"),
         (State.READY, "unknown", Cause.LOST, adoption.UNWATCHED),
+        (State.READY, "told to stop", Cause.LOST, adoption.UNWRITTEN),
+        (State.READY, "told to stop, ended", Cause.LOST, adoption.UNWRITTEN),
+        (State.STOPPING, "told to stop", Cause.IDLE, "its own"),
         (State.STOPPING, "runs", Cause.IDLE, "its own"),
         (State.STOPPING, "ended", Cause.IDLE, "its own"),
         (State.STOPPING, "unknown", Cause.IDLE, "its own"),

@@ -144,14 +144,23 @@ def test_others_leases_do_not_crowd_ones_own_out(
 
 
 @pytest.mark.parametrize(
-    ("ended_before_s", "keep", "left"), [(2.0, 100, [2, 3, 4]), (0.0, 2, [3, 4]), (0.0, 100, [0, 1, 2, 3, 4])]
+    ("ended_before_s", "at_least", "at_most", "left"),
+    [
+        (2.0, 0, 100, [2, 3, 4]),
+        (0.0, 0, 2, [3, 4]),
+        (0.0, 0, 100, [0, 1, 2, 3, 4]),
+        (1e9, 2, 100, [3, 4]),
+        (1e9, 0, 100, []),
+    ],
 )
-def test_what_is_long_over_is_forgotten(journal: Journal, ended_before_s: float, keep: int, left: list[int]):
-    """By age and by number; an open lease never."""
+def test_what_is_long_over_is_forgotten(
+    journal: Journal, ended_before_s: float, at_least: int, at_most: int, left: list[int]
+):
+    """By age and by number, the last ones not by age alone; an open lease never."""
     journal.write(lease("open", created_at_s=0.0))
     for number in range(5):
         journal.write(lease(f"ended_{number}", state=State.CLOSED, ended_at_s=float(number)))
-    journal.prune(ended_before_s=ended_before_s, keep=keep)
+    journal.prune(ended_before_s=ended_before_s, at_least=at_least, at_most=at_most)
     assert [each.lease_ref for each in journal.ended_leases(10)] == [f"ended_{number}" for number in left]
     assert len(journal.open_leases()) == 1
 
