@@ -49,6 +49,8 @@ class Cli:
     reasoning: str = "thought0 thought1 thought2 "
     has_details: bool = True
     """Whether usage tells cached and reasoning tokens."""
+    reports_cost: bool = False
+    """Whether it tells what a turn has cost, or that a failed one has cost nothing."""
     requests_of_a_tool_attempt: int = 1
     ignored_tools: frozenset[str] = frozenset()
     """Those whose calls it does not even notice."""
@@ -117,6 +119,7 @@ CLAUDE = Cli(
     path_variable="CLAUDE_CLI_PATH",
     key_variable="ANTHROPIC_API_KEY",
     url_variable="ANTHROPIC_BASE_URL",
+    reports_cost=True,
     login_variables=("ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR"),
     statuses={
         400: (400, "provider_rejected_request"),
