@@ -16,7 +16,8 @@ on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores
 ``[[exit:CODE]]`` exit without a result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a request for a tool,
 ``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas, ``[[cwd]]`` answer with
 the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a cost other than 0;
-``[[read:PATH]]``, ``[[create:PATH]]``, ``[[signal:PID]]`` answer with ``done`` or the name of the error they met.
+``[[read:PATH]]``, ``[[create:PATH]]``, ``[[signal:PID]]``,
+``[[supervise:PATH]]`` (the zygote's socket) answer with ``done`` or the name of the error they met.
 
 It uses up, and holds until it ends: ``[[allocate:MB]]`` memory, ``[[burn:SECONDS]]`` processor time, ``[[fork:N]]``
 processes, ``[[open:N]]`` descriptors, ``[[write:BYTES]]`` disk in the working directory; as much as it is allowed.
@@ -37,12 +38,14 @@ MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
 BENIGN = {"pause", "burst"}
 MISBEHAVIOUR = {
     "silence", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "exit", "stderr", "tool", "error",
-    "whole", "cwd", "environ", "cost", "read", "create", "signal", "allocate", "burn", "fork", "open", "write",
+    "whole", "cwd", "environ", "cost", "read", "create", "signal", "supervise", "allocate", "burn", "fork", "open",
+    "write",
 }  # fmt: skip
 ATTEMPTS = {
     "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
     "create": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)),
     "signal": lambda pid: os.kill(int(pid), 0),
+    "supervise": lambda path: supervise(path),  # noqa: PLW0108  # which is further down
 }
 MAX_BURST = 100_000
 WRITE_BYTES = 64 * 1024
@@ -103,6 +106,17 @@ def outcome_of(attempt: Callable[[str], None], target: str) -> str:
     except OSError as error:
         return type(error).__name__
     return "done"
+
+
+def supervise(path: str) -> None:
+    """Greet the zygote as its supervisor would. Raises OSError when it does not answer."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        connection.connect(path)
+        connection.send(b'{"type":"hello","protocol":1,"adopt_grace_s":60}')
+        if not connection.recv(4096):
+            raise ConnectionResetError
 
 
 def use_up(markers: dict[str, str]) -> None:
