@@ -55,6 +55,9 @@ def health(reasons: Iterable[Reason]) -> Health:
 def worker_reasons(board: Scoreboard, now_ns: int, *, is_supported_version: bool) -> list[Reason]:
     """What the worker itself knows. ``now_ns`` is of the monotonic clock."""
     reasons = []
+    if exhausted_ns := board["budget_exhausted_ns"]:
+        text = f"the lease's budget was used up {_seconds(now_ns - exhausted_ns):.0f} s ago"
+        reasons.append(Reason(code="budget_exhausted", message=text, status=Status.UNAVAILABLE))
     if (failures := board["standby_failures"]) >= STANDBYS_FAILED:
         text = f"{failures} command lines in a row did not start, or ended before they were used"
         reasons.append(Reason(code="standby_failing", message=text))

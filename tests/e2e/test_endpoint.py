@@ -350,6 +350,35 @@ def test_beyond_the_queue_is_429(http: httpx.Client, supervisor_client: Supervis
     assert ask(http, descriptor, "x").status_code == 200
 
 
+def test_a_caller_that_leaves_the_queue_frees_its_place_in_it(
+    http: httpx.Client, supervisor_client: SupervisorClient, lease: Make
+):
+    """The others keep theirs, in the order in which they came; nobody's turn is begun for who has left."""
+    descriptor = lease(concurrency=1)
+
+    def load() -> dict[str, int]:
+        return supervisor_client.endpoint(descriptor).load
+
+    running = raw_request(descriptor, say("[[silence]] x"))
+    until(lambda: load()["in_flight"] == 1)
+    waiting = []
+    for number in range(3):
+        waiting.append(raw_request(descriptor, say(f"number {number}")))
+        until(lambda number=number: load()["queued"] == number + 1)
+    waiting[1].close()
+    until(lambda: load()["queued"] == 2)
+    assert load()["in_flight"] == 1
+    running.close()
+    for number in (0, 2):
+        with waiting[number] as connection:
+            received = b""
+            while f"number {number}".encode() not in received:
+                received += (piece := connection.recv(65536))
+                assert piece, received
+    until(lambda: load()["in_flight"] == 0)
+    assert (load()["queued"], load()["requests"], load()["turns"]) == (0, 3, 3)
+
+
 def test_a_budget_is_kept(http: httpx.Client, lease: Make):
     """The third request of two is refused, in words and in fields; health shows both sides all the time."""
     descriptor = lease(budget={"requests": 2})
@@ -367,6 +396,16 @@ def test_a_budget_is_kept(http: httpx.Client, lease: Make):
     )
     health = http.get(url(descriptor, "/health"), headers=descriptor.headers).json()
     assert (health["budget"], health["spent"]) == (body["budget"], body["spent"])
+    assert (health["status"], health["reasons"][0]["code"]) == ("unavailable", "budget_exhausted")
+
+
+def test_callers_at_once_do_not_race_past_a_budget(http: httpx.Client, lease: Make):
+    """Whoever gets the places: as many are served as were paid for, and those in the queue are told at once."""
+    descriptor = lease(concurrency=4, budget={"requests": 5})
+    with ThreadPoolExecutor(12) as threads:
+        answers = list(threads.map(lambda _: ask(http, descriptor, "[[pause:0.3]] x"), range(12)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 5 + [429] * 7
+    assert {code_of(answer) for answer in answers if answer.status_code == 429} == {"insufficient_quota"}
 
 
 SLOW = "[[pause:0.05]] " + "word " * 100

@@ -55,6 +55,15 @@ def test_the_worst_reason_decides():
     assert health([mild, grave]).status == health([grave, mild]).status == "unavailable"
 
 
+def test_a_lease_without_budget_serves_nobody():
+    """That is more than a trouble, and it does not end."""
+    board = scoreboard.local()
+    board["budget_exhausted_ns"] = NOW_NS - 5_000_000_000
+    (reason,) = worker_reasons(board, NOW_NS, is_supported_version=True)
+    assert (reason.code, reason.status) == ("budget_exhausted", "unavailable")
+    assert "5 s ago" in reason.message
+
+
 def test_provider_failures_count_in_a_row():
     """A single one is no reason; a success in between begins anew."""
     board = scoreboard.local()
