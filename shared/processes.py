@@ -20,7 +20,7 @@ from shared.pidns import pid_namespace
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ZOMBIE_STATES = frozenset({"Z", "X", "x"})
-STATE, PPID, UTIME, STIME, START, RSS = 0, 1, 11, 12, 19, 21
+STATE, PPID, UTIME, STIME, CUTIME, CSTIME, START, RSS = 0, 1, 11, 12, 13, 14, 19, 21
 """Positions in ``/proc/PID/stat`` after the name, by proc(5)."""
 
 
@@ -32,13 +32,14 @@ class ProcessId(msgspec.Struct, frozen=True, order=True):
 
 
 class ProcessRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the process table. ``cpu_s`` is user and system time."""
+    """One line of the process table. ``cpu_s`` is user and system time, ``children_cpu_s`` that of reaped children."""
 
     id: ProcessId
     ppid: int
     name: str
     rss_bytes: int
     cpu_s: float
+    children_cpu_s: float
     is_zombie: bool
 
 
@@ -69,6 +70,7 @@ def read(pid: int) -> ProcessRow | None:
         name=head.partition("(")[2],
         rss_bytes=int(fields[RSS]) * PAGE_BYTES,
         cpu_s=(int(fields[UTIME]) + int(fields[STIME])) / TICKS_PER_S,
+        children_cpu_s=(int(fields[CUTIME]) + int(fields[CSTIME])) / TICKS_PER_S,
         is_zombie=fields[STATE] in ZOMBIE_STATES,
     )
 

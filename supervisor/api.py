@@ -17,6 +17,7 @@ from falcon.asgi import Request, Response
 from shared import http, tokens
 from shared.contracts import parse_consumer_manifest, parse_context, parse_lease_options, parse_request
 from shared.errors import RequestError
+from shared.health import Status
 from shared.loopback import is_loopback_host
 from shared.reading import parse
 from supervisor import metrics, openapi
@@ -73,18 +74,31 @@ class Healthz(Resource):
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """200 while leases can be made, 503 otherwise."""
-        is_healthy = self._service.is_healthy
-        status = falcon.HTTP_200 if is_healthy else falcon.HTTP_503
-        http.send_json(resp, {"status": "ok" if is_healthy else "unavailable"}, status)
+        health = self._service.health()
+        http.send_json(
+            resp, health, falcon.HTTP_503 if health.status is Status.UNAVAILABLE else falcon.HTTP_200
+        )
 
 
 class Metrics(Resource):
     """``GET /metrics``."""
 
     async def on_get(self, req: Request, resp: Response) -> None:
-        """Prometheus' text format."""
-        resp.content_type = metrics.CONTENT_TYPE
-        resp.text = metrics.render(self._service.show_all(Selection(caller=req.context.caller)))
+        """In the format that the scraper prefers."""
+        resp.data, resp.content_type = self._service.metrics.render(req.get_header("accept"))
+
+
+class Counted:
+    """Falcon middleware: counts answers by route and status."""
+
+    def __init__(self, metrics: metrics.Metrics) -> None:
+        self._metrics = metrics
+
+    async def process_response(
+        self, req: Request, resp: Response, resource: object, req_succeeded: bool
+    ) -> None:
+        """Whatever the answer is."""
+        self._metrics.answered(req.uri_template, resp.status_code)
 
 
 class OpenApi:
@@ -257,9 +271,9 @@ def _idempotency_key(req: Request) -> str | None:
     return key
 
 
-def create_app(service: Service, identities: Identities, *lifespan: object) -> http.FalconApp:
-    """The application; ``lifespan`` are further Falcon middleware."""
-    app = http.new_app(_log, Authentication(identities), *lifespan)
+def create_app(service: Service, identities: Identities, *further: object) -> http.FalconApp:
+    """The application, with further Falcon middleware."""
+    app = http.new_app(_log, Authentication(identities), *further)
     app.add_route("/healthz", Healthz(service))
     app.add_route("/metrics", Metrics(service))
     app.add_route("/openapi.json", OpenApi())

@@ -75,6 +75,11 @@ class Database:
         except sqlite3.Error as error:
             raise _unavailable(self.path, error) from error
 
+    def probe(self) -> None:
+        """Write something that changes nothing."""
+        with self.transaction() as connection:
+            connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
     def close(self) -> None:
         """Write what is in the log into the file itself."""
         self._connection.close()

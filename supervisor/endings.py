@@ -20,6 +20,7 @@ from supervisor import stopping
 from supervisor.journal import Journal
 from supervisor.launcher import Launcher
 from supervisor.lease import Cause, Happening, State, Step
+from supervisor.metrics import Metrics
 from supervisor.proof import ReleaseProof
 from supervisor.settings import Settings
 from supervisor.statefolder import LEASES_NAME
@@ -43,8 +44,11 @@ class _Family(msgspec.Struct, kw_only=True, eq=False):
 class Endings:
     """The families of all open leases, and how they end."""
 
-    def __init__(self, table: LeaseTable, launcher: Launcher, journal: Journal, settings: Settings) -> None:
+    def __init__(
+        self, table: LeaseTable, launcher: Launcher, journal: Journal, metrics: Metrics, settings: Settings
+    ) -> None:
         self._table = table
+        self._metrics = metrics
         self._launcher = launcher
         self._journal = journal
         self._settings = settings
@@ -106,6 +110,7 @@ class Endings:
         if self.owns_folder(record):
             self.remove_folder(record.lease_ref)
         self._table.drop(record)
+        self._metrics.ended(record)
         del self._families[record.lease_ref]
 
     def owns_folder(self, record: LeaseRecord) -> bool:
@@ -163,6 +168,9 @@ class Endings:
     async def _end(self, record: LeaseRecord, family: _Family) -> ReleaseProof:
         await family.launch_settled.wait()
         proof = await stopping.stop_family(record, self._launcher, family.exited, self._settings)
+        self._metrics.stopped(
+            proof.elapsed_ms / 1e3, was_killed=proof.sigkill_needed, survivors=len(proof.survivors)
+        )
         if proof.survivors:
             self.apply(record, Step.SURVIVED)
             _log.error("lease %s: %d processes survived", record.lease_ref, len(proof.survivors))

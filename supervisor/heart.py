@@ -3,8 +3,8 @@
 A heart beats once a second on the worker's event loop. On a machine that is loaded as a whole, or stood still for a
 while, every process is late, and we who look are too: such a look proves nothing and is not counted. So a heart is late
 when it did not move in so many punctual looks in a row. Where no look is punctual it is late when several looks have
-found it where it was for ``STOPPED_S``, after which gunicorn ends such a worker anyway. Once late, it has to beat in
-several looks in a row before it is believed: a heart at the edge does not go to and fro.
+found it where it was for ``STOPPED_S``, after which gunicorn ends such a worker anyway. Once late, it has to beat
+several times in short order before it is believed: a heart at the edge does not go to and fro.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ STOPPED_S = 30.0
 PUNCTUAL_SHARE = 0.5
 """A look that is later than this part of the period is not punctual."""
 CERTAIN_LOOKS = 3
-"""Looks in a row that prove that a heart stands still without a punctual one, or that a late one beats again."""
+"""So many looks prove that a heart stands still although none was punctual."""
+CERTAIN_BEATS = 3
+"""So many beats, each in half the time that would make it late, prove that a late heart beats again."""
 
 
 class Heart(msgspec.Struct, kw_only=True):
@@ -26,22 +28,22 @@ class Heart(msgspec.Struct, kw_only=True):
     punctual_still_looks: int = 0
     still_looks: int = 0
     """Looks in a row in which it did not move."""
-    beating_looks: int = 0
-    """Looks in a row in which it did."""
+    quick_beats: int = 0
+    """Beats in a row that came in good time."""
 
     def look(self, beat_ns: int, now_ns: int, *, is_punctual: bool, max_still_looks: int) -> None:
         """One look: ``beat_ns`` is when it last beat, on the clock of ``now_ns``."""
         if beat_ns != self.beat_ns:
+            was_quick = self.still_looks <= max_still_looks / 2
+            self.quick_beats = self.quick_beats + 1 if was_quick else 0
             self.beat_ns, self.punctual_still_looks, self.still_looks = beat_ns, 0, 0
-            self.beating_looks += 1
         else:
             self.punctual_still_looks += is_punctual
             self.still_looks += 1
-            self.beating_looks = 0
         is_stopped = self.still_looks >= CERTAIN_LOOKS and now_ns - beat_ns > STOPPED_S * 1e9
         if is_stopped or self.punctual_still_looks >= max_still_looks:
             self.is_late = True
-        elif self.beating_looks >= CERTAIN_LOOKS:
+        elif self.quick_beats >= CERTAIN_BEATS:
             self.is_late = False
 
 

@@ -6,6 +6,7 @@ not: it stays in memory, :attr:`Journal.is_behind` says so, and :meth:`Journal.c
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Iterable
 
@@ -36,6 +37,8 @@ class Journal:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._unwritten: dict[str, LeaseEntry] = {}
+        self.is_failing = False
+        """Whether the last thing that was to be written could not be."""
 
     @property
     def is_behind(self) -> bool:
@@ -67,8 +70,10 @@ class Journal:
             lease.leader.pid if lease.leader else None,
             entries.encode(entries.facts(lease)),
         )
+        self.is_failing = True
         with self._database.transaction() as connection:
             connection.execute(WRITE, row)
+        self.is_failing = False
         self._unwritten.pop(lease.lease_ref, None)
 
     def keep(self, lease: LeaseEntry) -> bool:
@@ -87,6 +92,10 @@ class Journal:
         for lease in list(self._unwritten.values()):
             if not self.keep(lease):
                 return
+        if self.is_failing:
+            with contextlib.suppress(WorkerError):
+                self._database.probe()
+                self.is_failing = False
 
     def get(self, lease_ref: str) -> LeaseEntry | None:
         """One lease, if it is known."""

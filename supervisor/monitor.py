@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 
 from shared import processes
 from supervisor.endings import Endings
+from supervisor.heart import is_punctual
 from supervisor.journal import Journal
-from supervisor.lease import Cause
+from supervisor.lease import Cause, State
+from supervisor.metrics import Metrics
 from supervisor.observing import observe
 from supervisor.settings import Settings
 from supervisor.table import LeaseTable
@@ -23,8 +26,12 @@ _log = logging.getLogger("asm_endpoint.monitor")
 class Monitor:
     """Refreshes every lease's processes, ends leases whose time, owner or family is gone, and writes totals down."""
 
-    def __init__(self, table: LeaseTable, endings: Endings, journal: Journal, settings: Settings) -> None:
+    def __init__(
+        self, table: LeaseTable, endings: Endings, journal: Journal, metrics: Metrics, settings: Settings
+    ) -> None:
         self._table = table
+        self._metrics = metrics
+        self._looked_at = float("-inf")
         self._endings = endings
         self._journal = journal
         self._settings = settings
@@ -34,16 +41,19 @@ class Monitor:
     async def run(self) -> None:
         """Look once per period, until cancelled; a failed look is logged and the next one made."""
         while True:
+            started = time.monotonic()
             try:
                 self.look()
             except Exception:
                 _log.exception("cannot look at the process table")
+            self._metrics.looked(time.monotonic() - started)
             await asyncio.sleep(self._settings.monitor_period_s)
 
     def look(self) -> None:
         """One look."""
         now = time.monotonic()
         observe(self._table.unfinished())
+        self._listen_to_hearts(now)
         for record, cause, detail in self._table.overdue(now):
             self._endings.begin(record, cause, detail)
         for record in self._table.unfinished():
@@ -51,6 +61,20 @@ class Monitor:
                 self._endings.begin(record, Cause.OWNER_GONE, f"process {record.owner_process.pid} has ended")
         self._endings.recheck()
         self._write(now)
+
+    def _listen_to_hearts(self, now: float) -> None:
+        period_s = self._settings.monitor_period_s
+        punctual = is_punctual(now - self._looked_at, period_s)
+        self._looked_at = now
+        max_still_looks = math.ceil(self._settings.heartbeat_max_age_s / period_s)
+        for record in self._table.unfinished():
+            if record.state is State.READY:
+                record.heart.look(
+                    record.scoreboard["heartbeat_ns"],
+                    int(now * 1e9),
+                    is_punctual=punctual,
+                    max_still_looks=max_still_looks,
+                )
 
     def _write(self, now: float) -> None:
         """What the leases have used so far, and what could not be written before; forget what is long over."""

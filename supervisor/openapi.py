@@ -15,6 +15,7 @@ from shared.contracts import (
     InferenceRequest,
     LeaseOptions,
 )
+from shared.health import Health
 from supervisor.caller import CallerLimits
 from supervisor.views import LeaseReleased, LeaseView, NewToken, Released, TokenView
 
@@ -110,7 +111,7 @@ class Revoked(msgspec.Struct, kw_only=True):
 
 
 BODIES = (
-    EnsureBody, EnsureAnswer, ErrorBody, Renewal, LeaseList, LeaseLog, LeaseView, Left, Released, ReleasedList,
+    EnsureBody, EnsureAnswer, ErrorBody, Health, Renewal, LeaseList, LeaseLog, LeaseView, Left, Released, ReleasedList,
     ConsumerManifest, TokenBody, TokenList, NewToken, Revoked,
 )  # fmt: skip
 
@@ -132,7 +133,9 @@ def document(version: str) -> Json:
             },
         },
         "paths": {
-            "/healthz": {"get": _operation("Whether leases can be made", security=[])},
+            "/healthz": {
+                "get": _operation("Whether leases can be made, and what is wrong", Health, security=[])
+            },
             "/metrics": {"get": _operation("Prometheus metrics", security=ADMIN_ONLY)},
             "/openapi.json": {"get": _operation("This document")},
             "/v1/consumer-manifest": {

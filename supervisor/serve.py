@@ -20,7 +20,7 @@ from shared.http import FalconApp
 from shared.loopback import is_loopback_address
 from shared.redaction import secret_values
 from shared.serving import common_settings
-from supervisor.api import create_app
+from supervisor.api import Counted, create_app
 from supervisor.commandlines import CommandLines
 from supervisor.database import DATABASE_NAME, Database
 from supervisor.hardening import require_available
@@ -120,7 +120,7 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
         )
         service = Service(self._settings, command_lines, identities, Journal(database))
         lifespan = Lifespan(service, self._folder, self._address, self._until_stdin_closes)
-        return create_app(service, identities, lifespan)
+        return create_app(service, identities, Counted(service.metrics), lifespan)
 
 
 def _post_fork(arbiter: Any, worker: Any) -> None:

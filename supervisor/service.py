@@ -29,6 +29,7 @@ from shared.contracts import (
     LeaseOptions,
 )
 from shared.errors import EndpointError, RequestError, WorkerError
+from shared.health import Health
 from shared.launch import PROTOCOL, Exited
 from supervisor import admission, adoption, preparation, publication, succession
 from supervisor.caller import Caller, unauthorized
@@ -39,12 +40,14 @@ from supervisor.descriptor import describe_endpoint
 from supervisor.endings import Endings, log_tail
 from supervisor.entry import LeaseEntry
 from supervisor.errors import ReleasesFailed, SurvivorsError
+from supervisor.health import Facts, supervisor_health
 from supervisor.idempotency import IdempotencyKeys
 from supervisor.identities import Identities
 from supervisor.journal import Journal
 from supervisor.launcher import Launcher, Met
 from supervisor.lease import Cause, State, Step
 from supervisor.memory import available_memory_bytes
+from supervisor.metrics import Metrics
 from supervisor.monitor import Monitor
 from supervisor.observing import observe
 from supervisor.readiness import until_ready
@@ -88,11 +91,12 @@ class Service:
         self._jitter = jitter
         self._available_bytes = available_bytes
         self._table = LeaseTable(settings.budget_grace_s)
+        self.metrics = Metrics(self._table.unfinished)
         self._journal = journal
         self._zygotes = Zygotes(settings.home)
         self._launcher = Launcher(self._on_exit, self._on_lost)
-        self._endings = Endings(self._table, self._launcher, self._journal, settings)
-        self._monitor = Monitor(self._table, self._endings, self._journal, settings)
+        self._endings = Endings(self._table, self._launcher, self._journal, self.metrics, settings)
+        self._monitor = Monitor(self._table, self._endings, self._journal, self.metrics, settings)
         self._zygote_start = asyncio.Lock()
         self._zygote_losses: deque[float] = deque(maxlen=MAX_ZYGOTE_LOSSES)
         self._keys = IdempotencyKeys()
@@ -111,15 +115,23 @@ class Service:
         """
         entries = self._journal.open_leases()
         met = await self._meet_zygote()
-        succession.take_over(
+        adopted = succession.take_over(
             entries, met.families, self._table, self._endings, self._launcher, self._unwatched
         )
+        self.metrics.took_over(self._table.unfinished(), adopted=adopted)
         self._spawn(self._monitor.run())
 
-    @property
-    def is_healthy(self) -> bool:
-        """Whether leases can be made; a lost zygote is started again by the next one."""
-        return not self._is_ending
+    def health(self) -> Health:
+        """Whether leases can be made, and what is wrong otherwise."""
+        return supervisor_health(
+            Facts(
+                is_ending=self._is_ending,
+                has_zygote=self._launcher.is_connected,
+                is_journal_failing=self._journal.is_failing,
+                available_bytes=self._available_bytes(),
+                min_available_bytes=self._settings.min_available_bytes,
+            )
+        )
 
     def consumer_manifest(self) -> ConsumerManifest:
         """The manifest of a consumer that fits what is published here."""
@@ -160,6 +172,7 @@ class Service:
         provider.require_model(decision.chosen, decision.model)
         await self._require_zygote()
         with preparation.listen() as listener:
+            admitted_at = time.monotonic()
             record = self._admit(decision, caller, listener.getsockname()[1], token)
             try:
                 try:
@@ -175,6 +188,7 @@ class Service:
                     raise
                 raise WorkerError("boot_failed", f"cannot boot the worker: {error}") from error
         record.ready_at_s = time.time()
+        self.metrics.started(time.monotonic() - admitted_at)
         self._endings.apply(record, Step.BOOTED)
         if record.state is not State.READY:
             raise WorkerError(
@@ -307,11 +321,11 @@ class Service:
 
     def _view(self, record: LeaseEntry) -> LeaseView:
         if isinstance(record, LeaseRecord):
-            return view(record, self._settings.heartbeat_max_age_s)
+            return view(record)
         return ended_view(record)
 
     def _admit(self, decision: Decision, caller: Caller, port: int, token: str) -> LeaseRecord:
-        if not self.is_healthy:
+        if self._is_ending:
             raise WorkerError("shutting_down", "cannot lease: the supervisor is ending")
         if not self._identities.is_current(caller):
             raise unauthorized()
@@ -345,6 +359,7 @@ class Service:
         async with self._zygote_start:
             if not self._launcher.is_connected and not self._is_ending:
                 await self._meet_zygote()
+                self.metrics.zygote_restarted()
 
     async def _meet_zygote(self) -> Met:
         """The zygote that lives, when it speaks our protocol and answers; else a new one."""

@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ended_kept_always: int = 100
     """How many of them however old they seem: the wall clock may have jumped."""
     heartbeat_max_age_s: float = 5.0
-    """An older heartbeat makes a lease degraded."""
+    """A worker that stands still for longer makes its lease degraded."""
     log: LogSettings = LogSettings()
     lease_log_bytes: int = 1024 * 1024
     """Bound of each lease's worker.log; the older half gives way."""

@@ -6,6 +6,7 @@ Times are seconds of the monotonic clock and come in as arguments. Ended leases 
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ from shared.launch import Family
 from shared.processes import ProcessId, ProcessRow
 from shared.scoreboard import Scoreboard, local
 from supervisor.entry import LeaseEntry
+from supervisor.heart import Heart
 from supervisor.lease import Cause, Happening, State, next_state, stops_family
 
 
@@ -24,6 +26,9 @@ class LeaseRecord(LeaseEntry, kw_only=True, eq=False):
     """One lease, with what lives of it. ``processes`` is the family as last seen; ``seen`` every one it ever had."""
 
     scoreboard: Scoreboard = msgspec.field(default_factory=local)
+    slot: int = 0
+    """A small number that names it in metrics; taken over by a later lease."""
+    heart: Heart = msgspec.field(default_factory=Heart)
     namespace_fd: int | None = None
     """Keeps the number of its PID namespace from naming another one."""
     processes: tuple[ProcessRow, ...] = ()
@@ -38,6 +43,16 @@ class LeaseRecord(LeaseEntry, kw_only=True, eq=False):
     def held_namespace(self) -> int | None:
         """The PID namespace that is certainly this family's: a number that nothing holds may be another's by now."""
         return self.pid_namespace if self.namespace_fd is not None else None
+
+    @property
+    def rss_bytes(self) -> int:
+        """Resident memory of its processes, as last seen."""
+        return sum(row.rss_bytes for row in self.processes)
+
+    @property
+    def cpu_s(self) -> float:
+        """Processor time of its processes, as last seen, and of those that they have waited for."""
+        return sum(row.cpu_s + row.children_cpu_s for row in self.processes)
 
     def start_family(self, family: Family, leader: ProcessId | None, namespace_fd: int | None) -> None:
         """Note what the zygote has started."""
@@ -83,7 +98,9 @@ class LeaseTable:
         return self._records.get(lease_ref)
 
     def add(self, record: LeaseRecord) -> None:
-        """One more lease."""
+        """One more lease; it gets the smallest slot that is free."""
+        taken = {each.slot for each in self._records.values()}
+        record.slot = next(slot for slot in itertools.count() if slot not in taken)
         self._records[record.lease_ref] = record
 
     def drop(self, record: LeaseRecord) -> None:

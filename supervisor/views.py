@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
+from shared.health import Reason
 from supervisor.caller import CallerLimits
 from supervisor.entry import LeaseEntry
-from supervisor.lease import State
+from supervisor.health import lease_health, not_ready
 from supervisor.proof import ProvenProcess, ReleaseProof, proven
 from supervisor.table import LeaseRecord
 
@@ -53,7 +54,10 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
-    """One lease as lists show it. ``health`` is healthy, degraded or unavailable; ``owner`` is who made it."""
+    """One lease as lists show it; ``owner`` is who made it.
+
+    ``health`` is ok, degraded or unavailable, for the ``health_reasons``. ``slot`` names it in metrics.
+    """
 
     lease_ref: str
     endpoint_id: str
@@ -66,6 +70,8 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     cause: str | None
     detail: str
     health: str
+    health_reasons: tuple[Reason, ...]
+    slot: int | None
     base_url: str
     created_at: float
     ended_at: float | None
@@ -80,27 +86,33 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     proof: ReleaseProof | None
 
 
-def view(record: LeaseRecord, heartbeat_max_age_s: float) -> LeaseView:
+def view(record: LeaseRecord) -> LeaseView:
     """A lease as it is now."""
     now = time.monotonic()
+    health = lease_health(record, time.monotonic_ns())
     idle_since = record.idle_since()
     return LeaseView(
         **_facts(record),
-        health=health(record, now, heartbeat_max_age_s),
+        health=health.status,
+        health_reasons=health.reasons,
+        slot=record.slot,
         expires_in_s=max(0.0, record.expires_at - now) if record.is_live else None,
         idle_for_s=max(0.0, now - idle_since) if record.is_live and idle_since is not None else None,
         processes=tuple(proven(row) for row in record.processes),
-        rss_bytes=sum(row.rss_bytes for row in record.processes),
-        cpu_s=sum(row.cpu_s for row in record.processes),
+        rss_bytes=record.rss_bytes,
+        cpu_s=record.cpu_s,
         load=record.scoreboard.counts(),
     )
 
 
 def ended_view(entry: LeaseEntry) -> LeaseView:
     """A lease that has ended, as the journal knows it."""
+    health = not_ready(entry)
     return LeaseView(
         **_facts(entry),
-        health="unavailable",
+        health=health.status,
+        health_reasons=health.reasons,
+        slot=None,
         expires_in_s=None,
         idle_for_s=None,
         processes=(),
@@ -130,12 +142,3 @@ def _facts(entry: LeaseEntry) -> dict[str, Any]:
         "metadata": entry.metadata,
         "proof": entry.proof,
     }
-
-
-def health(record: LeaseRecord, now: float, heartbeat_max_age_s: float) -> str:
-    """healthy; degraded while the worker's heart is late or it was started again; unavailable when not ready."""
-    if record.state is not State.READY:
-        return "unavailable"
-    board = record.scoreboard
-    is_late = now - board["heartbeat_ns"] / 1e9 > heartbeat_max_age_s
-    return "degraded" if is_late or board["boots"] > 1 else "healthy"

@@ -113,7 +113,7 @@ def _row(view: LeaseView) -> tuple[str, ...]:
         view.provider,
         view.model,
         f"{view.state} ({': '.join(filter(None, (view.cause, view.detail)))})" if view.cause else view.state,
-        view.health,
+        wording.health(view),
         str(len(view.processes)),
         f"{view.rss_bytes / 2**20:.0f} MiB",
         "-" if view.expires_in_s is None else f"{view.expires_in_s:.0f} s",

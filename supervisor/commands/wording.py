@@ -6,7 +6,7 @@ import shlex
 
 from shared import tokens
 from shared.contracts import EndpointDescriptor
-from supervisor.views import LeaseReleased, Released
+from supervisor.views import LeaseReleased, LeaseView, Released
 
 
 def token(descriptor: EndpointDescriptor) -> str:
@@ -33,6 +33,12 @@ def variables(descriptor: EndpointDescriptor) -> dict[str, str]:
         "OPENAI_API_KEY": token(descriptor),
         "ASM_ENDPOINT_LEASE_REF": descriptor.lease_ref,
     }
+
+
+def health(view: LeaseView) -> str:
+    """How a lease is, and what is wrong where its state does not say it."""
+    codes = ", ".join(reason.code for reason in view.health_reasons)
+    return f"{view.health} ({codes})" if view.health == "degraded" else view.health
 
 
 def exports(descriptor: EndpointDescriptor) -> str:

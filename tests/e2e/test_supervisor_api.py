@@ -118,7 +118,7 @@ def test_the_admin_token_is_needed(api: httpx.Client, token: str):
     """For everything but the health of the supervisor."""
     for path in ("/v1/endpoints", "/v1/providers", "/metrics", "/openapi.json", "/nowhere"):
         assert api.get(path, headers={"authorization": token}).status_code == 401
-    assert api.get("/healthz", headers={"authorization": token}).json() == {"status": "ok"}
+    assert api.get("/healthz", headers={"authorization": token}).json() == {"status": "ok", "reasons": []}
 
 
 def test_a_lease_token_opens_no_supervisor(api: httpx.Client, lease: Make):

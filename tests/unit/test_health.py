@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from shared import scoreboard
 from shared.errors import PROVIDER_KINDS, WorkerError, typed
-from shared.health import PROVIDER_FAILED, RESTART_SHOWN_S, Reason, Status, health, worker_reasons
+from shared.health import PROVIDER_FAILED, RESTART_SHOWN_S, Health, Reason, Status, health, worker_reasons
+from supervisor.health import Facts, supervisor_health
 from worker.trouble import LOGIN_CODES, OF_THIS_REQUEST, Trouble
 
 NOW_NS = 1_000_000_000_000
@@ -144,3 +146,34 @@ def test_a_restart_is_a_reason_for_a_while():
 def test_an_untested_version_is_a_reason():
     """For as long as it is installed."""
     assert codes(scoreboard.local(), is_supported_version=False) == ["unsupported_version"]
+
+
+SUPERVISOR = Facts(
+    is_ending=False, has_zygote=True, is_journal_failing=False, available_bytes=2, min_available_bytes=1
+)
+
+
+def test_a_supervisor_without_trouble_is_ok():
+    """Enough memory included."""
+    assert supervisor_health(SUPERVISOR) == Health()
+
+
+@pytest.mark.parametrize(
+    ("fact", "status", "code"),
+    [
+        ({"is_ending": True}, "unavailable", "shutting_down"),
+        ({"is_journal_failing": True}, "unavailable", "journal_unavailable"),
+        ({"available_bytes": 0}, "unavailable", "memory_pressure"),
+        ({"has_zygote": False}, "degraded", "zygote_gone"),
+    ],
+)
+def test_each_trouble_of_a_supervisor_has_its_reason(fact: dict, status: str, code: str):
+    """Unavailable while no lease can be made; a zygote that is gone is started again by the next one."""
+    found = supervisor_health(msgspec.structs.replace(SUPERVISOR, **fact))
+    assert (found.status, [reason.code for reason in found.reasons]) == (status, [code])
+
+
+def test_a_supervisor_that_ends_does_not_complain_that_its_zygote_has():
+    """It was asked to."""
+    found = supervisor_health(msgspec.structs.replace(SUPERVISOR, is_ending=True, has_zygote=False))
+    assert [reason.code for reason in found.reasons] == ["shutting_down"]

@@ -5,20 +5,23 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 
-from supervisor.heart import CERTAIN_LOOKS, STOPPED_S, Heart, is_punctual
+import pytest
+
+from supervisor.heart import CERTAIN_BEATS, STOPPED_S, Heart, is_punctual
 
 MAX_STILL_LOOKS = 5
 PERIOD_S = 1.0
 
 
-def watch(looks_at_s: Iterable[float], beats_at_s: Iterable[float]) -> list[bool]:
+def watch(looks_at_s: Iterable[float], beats_at_s: Iterable[float], period_s: float = PERIOD_S) -> list[bool]:
     """Whether the heart is late after each look, when both look and beat at these times."""
+    max_still_looks = round(MAX_STILL_LOOKS * PERIOD_S / period_s)
     heart, beats = Heart(), sorted(beats_at_s)
     late, last_look = [], None
     for now in looks_at_s:
         beat = max((each for each in beats if each <= now), default=0.0)
-        punctual = last_look is not None and is_punctual(now - last_look, PERIOD_S)
-        heart.look(int(beat * 1e9), int(now * 1e9), is_punctual=punctual, max_still_looks=MAX_STILL_LOOKS)
+        punctual = last_look is not None and is_punctual(now - last_look, period_s)
+        heart.look(int(beat * 1e9), int(now * 1e9), is_punctual=punctual, max_still_looks=max_still_looks)
         late.append(heart.is_late)
         last_look = now
     return late
@@ -68,11 +71,16 @@ def test_a_heart_at_the_edge_does_not_go_to_and_fro():
     assert changes == 1
 
 
-def test_a_heart_that_beats_again_recovers():
-    """After a few looks."""
-    late = watch(every(1.0, 60), [*every(1.0, 10, 0.5), *every(1.0, 60, 30.5)])
-    assert late[29]
-    assert not late[31 + CERTAIN_LOOKS]
+@pytest.mark.parametrize("period_s", [1.0, 0.1, 3.0])
+def test_a_heart_that_beats_again_recovers(period_s: float):
+    """After a few beats, however often we look."""
+    beats = [*every(1.0, 10, 0.5), *every(1.0, 90, 50.5)]
+    looks = every(period_s, 90)
+    late = dict(zip(looks, watch(looks, beats, period_s), strict=True))
+    assert all(is_late for look, is_late in late.items() if 30 < look < 50)
+    assert not any(
+        is_late for look, is_late in late.items() if look > 51 + (CERTAIN_BEATS + 1) * max(1, period_s)
+    )
 
 
 def test_a_heart_that_stands_still_is_found_on_a_loaded_machine_too():

@@ -165,6 +165,23 @@ def test_what_is_long_over_is_forgotten(
     assert len(journal.open_leases()) == 1
 
 
+def test_a_journal_that_fails_says_so_until_it_can_write_again(tmp_path: Path):
+    """Also when nothing waits to be written, because what could not be written was not begun."""
+    database = Database(tmp_path / "leases.sqlite")
+    journal = Journal(database)
+    with database.transaction() as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(WorkerError, match="full"):
+        journal.write(lease(model="m" * 1_000_000))
+    assert (journal.is_failing, journal.is_behind) == (True, False)
+    with database.transaction() as connection:
+        connection.execute("PRAGMA max_page_count = 1000000")
+    journal.catch_up()
+    assert not journal.is_failing
+    journal.close()
+
+
 def test_what_cannot_be_written_is_written_later(journal: Journal, path: Path):
     """It is known meanwhile, and nothing of it is lost."""
     journal.write(lease())
@@ -172,13 +189,14 @@ def test_what_cannot_be_written_is_written_later(journal: Journal, path: Path):
     other.execute("BEGIN EXCLUSIVE")
     ended = lease(state=State.CLOSED, cause=Cause.CRASHED, ended_at_s=9.0)
     assert not journal.keep(ended)
-    assert journal.is_behind
+    assert (journal.is_failing, journal.is_behind) == (True, True)
     assert journal.get("lease_1") is ended
     with pytest.raises(WorkerError):
         journal.write(lease("lease_2"))
     other.execute("ROLLBACK")
     other.close()
     journal.catch_up()
+    assert (journal.is_failing, journal.is_behind) == (False, False)
     assert journal.open_leases() == []
     assert [each.cause for each in journal.ended_leases(5)] == [Cause.CRASHED]
     journal.write(lease("lease_3"))
