@@ -10,6 +10,7 @@ import pytest
 
 from shared.contracts import Budget
 from shared.errors import RequestError, WorkerError
+from shared.launch import TurnLimits
 from supervisor import InferenceEndpoint
 from tests.process.test_death import ask, until
 from tests.process.test_turns import PATIENCE_S, gone, run
@@ -84,6 +85,17 @@ def test_a_turn_within_its_budget_is_not_stopped():
     run(scenario, budget=Budget(requests=1, total_tokens=1000, cost_usd=1, cli_s=60))
 
 
+def test_nothing_is_made_ready_for_a_turn_that_cannot_come():
+    """Beside the last one that the budget pays for, no command line waits."""
+
+    async def scenario(session: Session) -> None:
+        async with stream(session, "[[pause:0.3]] a b") as turn:
+            async for _ in turn:
+                assert session.pool.standbys == 0
+
+    run(scenario, TurnLimits(standby_delay_s=0.05, exit_grace_s=0.3), budget=Budget(requests=1))
+
+
 def test_a_cost_ends_a_budget_when_it_is_reported():
     """At the end of a turn, whose answer is kept; the next is refused."""
 
@@ -123,6 +135,19 @@ def test_turns_that_run_at_once_stop_together():
         assert session.capacity.board["budget_exhausted_ns"]
 
     run(scenario, budget=Budget(cli_s=2.0))
+
+
+def test_a_silent_turn_is_stopped_by_what_another_one_spends():
+    """It need not say anything itself to be over."""
+
+    async def scenario(session: Session) -> None:
+        silent = asyncio.ensure_future(query(session, ENDLESS))
+        await serving(session)
+        talking = asyncio.ensure_future(query(session, LONG))
+        outcomes = await asyncio.gather(silent, talking, return_exceptions=True)
+        assert [error.code for error in outcomes] == ["insufficient_quota"] * 2
+
+    run(scenario, budget=Budget(total_tokens=140))
 
 
 def test_a_turn_that_is_left_still_counts():
