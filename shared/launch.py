@@ -112,6 +112,7 @@ class Hello(msgspec.Struct, frozen=True, kw_only=True, tag="hello"):
 
     protocol: int
     adopt_grace_s: float
+    log: LogSettings = LogSettings()
 
 
 class Launch(msgspec.Struct, frozen=True, tag="launch"):

@@ -8,7 +8,6 @@ bound of a log file. It knows no HTTP, no lease table and no turn. JSON lines ha
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import datetime
 import fcntl
@@ -17,13 +16,13 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal
 
 import msgspec
 
-from shared.redaction import redacted, without_known
+from shared.redaction import redacted
 
 STDERR_FD = 2
 MAX_TEXT_CHARS = 32 * 1024
@@ -62,6 +61,11 @@ def bound(name: str) -> str | None:
     return _context.get().get(name)
 
 
+def unbound(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Call it without any fields: for what a request sets up and others will use after it."""
+    return contextvars.Context().run(call, *arguments)
+
+
 def configure(
     settings: LogSettings, *, fields: Mapping[str, str] | None = None, secrets: Iterable[str] = ()
 ) -> None:
@@ -75,14 +79,19 @@ def configure(
 
 
 def message_of(line: str) -> str:
-    """The message of a log line of either form, for people."""
-    with contextlib.suppress(msgspec.MsgspecError):
-        return msgspec.json.decode(line, type=_Line).message
-    return line
+    """The message of a log line of either form, with the exception it tells of, for people."""
+    try:
+        decoded = msgspec.json.decode(line, type=_Line)
+    except msgspec.MsgspecError:
+        return line
+    return (
+        f"{decoded.message}: {decoded.exception.splitlines()[-1]}" if decoded.exception else decoded.message
+    )
 
 
 class _Line(msgspec.Struct):
     message: str
+    exception: str = ""
 
 
 class _Formatter(logging.Formatter):
@@ -95,7 +104,7 @@ class _Formatter(logging.Formatter):
         """What the line says beyond time, level and logger, without secrets."""
         message = self._clean(record.getMessage())
         travelling = {
-            name: without_known(value, self._secrets)
+            name: redacted(value, self._secrets, is_identifier=True)
             for name, value in (self._fields | _context.get()).items()
         }
         own = {

@@ -63,17 +63,19 @@ _SECRET_NAME = re.compile(
 )
 
 
-def redacted(text: str, secrets: Iterable[str] = ()) -> str:
-    """``text`` with the ``secrets`` and everything that looks like one replaced by ``[redacted]``."""
-    text = without_known(text, secrets)
+def redacted(text: str, secrets: Iterable[str] = (), *, is_identifier: bool = False) -> str:
+    """``text`` with the ``secrets`` and everything that looks like one replaced by ``[redacted]``.
+
+    An identifier may look random: in it, that alone makes no secret.
+    """
+    text = _without_known(text, secrets)
     for pattern in _PATTERNS:
         text = pattern.sub(_keep_name, text)
     text = _PREFIXED.sub(MASK, text)
-    return _RUN.sub(_without_random, text)
+    return text if is_identifier else _RUN.sub(_without_random, text)
 
 
-def without_known(text: str, secrets: Iterable[str]) -> str:
-    """``text`` with only the ``secrets`` replaced: for identifiers that may look random."""
+def _without_known(text: str, secrets: Iterable[str]) -> str:
     forms = {form for secret in secrets if len(secret) >= MIN_SECRET_CHARS for form in _written_forms(secret)}
     for form in sorted(forms, key=len, reverse=True):
         text = text.replace(form, MASK)

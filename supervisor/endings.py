@@ -88,7 +88,8 @@ class Endings:
         stops = self._table.apply(record, happening, detail)
         if record.state is not before:
             more = f": {detail}" if detail else ""
-            _log.info("lease %s: %s -> %s (%s%s)", record.lease_ref, before, record.state, happening, more)
+            fields = {"lease_ref": record.lease_ref, "state": record.state, "happening": happening}
+            _log.info("lease %s -> %s (%s%s)", before, record.state, happening, more, extra=fields)
             self._journal.keep(record)
         return stops
 
@@ -110,7 +111,8 @@ class Endings:
         if self.owns_folder(record):
             self.remove_folder(record.lease_ref)
         self._table.drop(record)
-        self._metrics.ended(record)
+        if proof is not None:
+            self._metrics.ended(record)
         del self._families[record.lease_ref]
 
     def owns_folder(self, record: LeaseRecord) -> bool:
@@ -173,7 +175,8 @@ class Endings:
         )
         if proof.survivors:
             self.apply(record, Step.SURVIVED)
-            _log.error("lease %s: %d processes survived", record.lease_ref, len(proof.survivors))
+            fields = {"lease_ref": record.lease_ref}
+            _log.error("%d processes of the lease survived", len(proof.survivors), extra=fields)
         else:
             self.close(record, proof)
         return proof

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from shared import launch
+from shared import launch, logs
 from shared.errors import WorkerError
 from shared.launch import (
     Confirm,
@@ -83,7 +83,14 @@ class Launcher:
         """Whether there is a zygote to launch with."""
         return self._socket is not None
 
-    async def meet(self, connection: socket.socket, *, adopt_grace_s: float, timeout_s: float) -> Met:
+    async def meet(
+        self,
+        connection: socket.socket,
+        *,
+        adopt_grace_s: float,
+        timeout_s: float,
+        log: logs.LogSettings,
+    ) -> Met:
         """Take over a connection to a zygote, and hear what it has.
 
         Raises WorkerError ``boot_failed``: it went away, or was not ready in ``timeout_s``. A zygote that speaks
@@ -92,9 +99,9 @@ class Launcher:
         loop = asyncio.get_running_loop()
         self._met, self._ready, self._families = loop.create_future(), None, {}
         self._socket = connection
-        loop.add_reader(connection, self._on_readable)
+        logs.unbound(loop.add_reader, connection, self._on_readable)
         try:
-            self._send(Hello(protocol=launch.PROTOCOL, adopt_grace_s=adopt_grace_s))
+            self._send(Hello(protocol=launch.PROTOCOL, adopt_grace_s=adopt_grace_s, log=log))
             return await asyncio.wait_for(asyncio.shield(self._met), timeout_s)
         except TimeoutError:
             self.leave()

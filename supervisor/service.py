@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from shared import processes, provider, tokens
+from shared import logs, processes, provider, tokens
 from shared.contracts import (
     CompatibilityResult,
     ConsumerManifest,
@@ -155,6 +155,8 @@ class Service:
         Raises RequestError, Incompatible, ProviderError or WorkerError; then nothing is left of it.
         """
         options = caller.limits.within_ttl(options)
+        names = {"run_id": context.run_id, "attempt_id": context.attempt_id}
+        logs.bind(**{name: value for name, value in names.items() if value})
         decision = make_decision(request, manifest, context, options, self._settings.management_modes)
         caller.limits.require_model(decision.chosen.name, decision.model)
         if idempotency_key is None:
@@ -335,6 +337,7 @@ class Service:
         self._journal.write(record)
         self._table.add(record)
         self._endings.expect(record)
+        logs.bind(lease_ref=record.lease_ref)
         return record
 
     def _load(self, caller: Caller) -> admission.Load:
@@ -367,7 +370,10 @@ class Service:
         if connection := await self._zygotes.find():
             with contextlib.suppress(WorkerError):
                 met = await self._launcher.meet(
-                    connection, adopt_grace_s=settings.adopt_grace_s, timeout_s=settings.zygote_timeout_s
+                    connection,
+                    adopt_grace_s=settings.adopt_grace_s,
+                    timeout_s=settings.zygote_timeout_s,
+                    log=settings.log,
                 )
                 if met.ready.protocol == PROTOCOL:
                     _log.info("zygote %s found, with %d families", met.ready.pid, len(met.families))
@@ -383,7 +389,10 @@ class Service:
         except OSError as error:
             raise WorkerError("boot_failed", f"cannot start the zygote: {error}") from error
         met = await self._launcher.meet(
-            connection, adopt_grace_s=settings.adopt_grace_s, timeout_s=settings.zygote_timeout_s
+            connection,
+            adopt_grace_s=settings.adopt_grace_s,
+            timeout_s=settings.zygote_timeout_s,
+            log=settings.log,
         )
         isolation = "on" if met.ready.namespaces and settings.namespaces else "off"
         _log.info("zygote %s ready, PID namespaces %s", met.ready.pid, isolation)
@@ -462,6 +471,6 @@ def _told(record: LeaseRecord, outcome: Released | BaseException) -> LeaseReleas
             return LeaseReleased(
                 lease_ref=record.lease_ref, released=False, proof=outcome.proof, error=outcome.message
             )
-    _log.error("lease %s: cannot release", record.lease_ref, exc_info=outcome)
+    _log.error("cannot release the lease", exc_info=outcome, extra={"lease_ref": record.lease_ref})
     error = outcome.message if isinstance(outcome, EndpointError) else "an internal error was logged"
     return LeaseReleased(lease_ref=record.lease_ref, released=False, error=error)

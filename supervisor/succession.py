@@ -50,7 +50,10 @@ def take_over(
         if fate.cause is not None:
             endings.begin(record, fate.cause, fate.detail)
     for stranger in decided.strangers:
-        _log.error("lease %s is not in the journal: its family is stopped", stranger.running.lease_ref)
+        _log.error(
+            "a lease is not in the journal: its family is stopped",
+            extra={"lease_ref": stranger.running.lease_ref},
+        )
         stranger.close()
         if stranger.exited is None:
             launcher.stop(stranger.running.lease_ref, 0.0)

@@ -71,7 +71,7 @@ class Zygotes:
         """Start one, and connect to it. Raises OSError."""
         path = self._home / SOCKET_NAME
         listener = listen_at(path)
-        with listener, open(self._home / LOG_NAME, "ab") as log:
+        with listener, open(self._home / LOG_NAME, "a+b") as log:
             self._started = subprocess.Popen(
                 (sys.executable, "-P", "-m", "worker.zygote", str(listener.fileno()), str(path)),
                 pass_fds=(listener.fileno(),),

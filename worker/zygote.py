@@ -137,7 +137,8 @@ class Zygote:
 
     def _on_message(self, message: ToZygote, fds: Sequence[int]) -> None:
         match message:
-            case Hello(adopt_grace_s=adopt_grace_s):
+            case Hello(adopt_grace_s=adopt_grace_s, log=log):
+                logs.configure(msgspec.structs.replace(log, max_bytes=LOG_BYTES))
                 self._adopt_grace_s, self._alone_since = adopt_grace_s, None
                 self._tell_all()
             case Launch(spec=spec):
@@ -187,6 +188,8 @@ class Zygote:
             locks=spec.hardening.locks,
         )
         self._families[spec.lease_ref] = started
+        fields = {"lease_ref": spec.lease_ref, "request_id": spec.request_id, "family_pid": forked.pid}
+        _log.info("family launched", extra=fields)
         launched = Launched(
             lease_ref=spec.lease_ref,
             pid=forked.pid,
@@ -263,6 +266,7 @@ class Zygote:
         )
         if ended.way is not Way.DIRECT:
             family.kill_descendants(keep=frozenset(found.forked.pid for found in self._running()))
+        _log.info("family ended: %s", ended.exited.status, extra={"lease_ref": ended.lease_ref})
         self._uplink.send(ended.exited)
 
     def _end(self) -> None:

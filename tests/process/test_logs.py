@@ -92,7 +92,7 @@ def test_one_request_id_goes_from_the_client_to_the_command_line(monkeypatch: py
         answer = httpx.post(
             f"{endpoint.url}/v1/endpoints",
             headers={"authorization": f"Bearer {token}", "x-request-id": "asks-for-a-lease"},
-            json={"request": REQUEST},
+            json={"request": REQUEST, "context": {"run_id": "the-run"}},
             timeout=HTTP_TIMEOUT_S,
             trust_env=False,
         )
@@ -105,7 +105,10 @@ def test_one_request_id_goes_from_the_client_to_the_command_line(monkeypatch: py
         assert [(line["method"], line["path"], line["status"]) for line in answered] == [
             ("POST", "/v1/endpoints", 201)
         ]
-        assert any(lease_ref in json.dumps(line) for line in lines_of(supervisor_log, "asks-for-a-lease"))
+        ready = [
+            line for line in lines_of(supervisor_log, "asks-for-a-lease") if line.get("state") == "ready"
+        ]
+        assert [(line["lease_ref"], line["run_id"]) for line in ready] == [(lease_ref, "the-run")]
 
         descriptor = lease(endpoint)
         log = worker_log(endpoint, descriptor)
@@ -128,12 +131,15 @@ def test_the_request_for_a_lease_is_named_in_the_lease_s_own_log(monkeypatch: py
     """By the id that it got when it had none."""
     with serving(monkeypatch) as endpoint:
         first = lines_of(worker_log(endpoint, lease(endpoint)))[0]
+        (launched,) = lines_of(endpoint.home / "zygote.log", first["request_id"])
+        assert launched["message"] == "family launched"
         (made,) = [
             line
             for line in lines_of(endpoint.home / "supervisor.log", first["request_id"])
             if "status" in line
         ]
         assert made["path"] == "/v1/endpoints"
+        assert made["lease_ref"] == launched["lease_ref"] == first["lease_ref"]
 
 
 @pytest.mark.parametrize("text", [f"{WORDS}", f"[[stderr:{WORDS}]] [[exit:3]] x", f"[[garbage]] {WORDS}"])
@@ -238,13 +244,15 @@ def test_lines_for_people_and_levels(monkeypatch: pytest.MonkeyPatch):
     """The form holds for lease and supervisor; below the level nothing is said."""
     with serving(monkeypatch, "--log-format", "console") as endpoint:
         descriptor = lease(endpoint)
-        for path in (endpoint.home / "supervisor.log", worker_log(endpoint, descriptor)):
+        shared = [endpoint.home / name for name in ("supervisor.log", "zygote.log")]
+        for path in (*shared, worker_log(endpoint, descriptor)):
             assert re.match(r"\d{4}-\d\d-\d\dT\S+Z INFO    asm_endpoint\.\w+ \w", path.read_text()), path
     with serving(monkeypatch, "--log-level", "error") as endpoint:
         descriptor = lease(endpoint)
         assert ask(descriptor, "hello").status_code == 200
         assert worker_log(endpoint, descriptor).read_text() == ""
         assert (endpoint.home / "supervisor.log").read_text() == ""
+        assert (endpoint.home / "zygote.log").read_text() == ""
 
 
 def test_on_a_terminal_lines_are_for_people(tmp_path: Path):

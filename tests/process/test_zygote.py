@@ -16,6 +16,7 @@ import pytest
 
 from shared import launch, processes, provider, scoreboard
 from shared.launch import Exited, Hello, LaunchSpec, Ready
+from shared.logs import LogSettings
 from shared.unixsocket import connect_to
 from supervisor import EndpointDescriptor
 from supervisor.launcher import Launcher, Met
@@ -111,11 +112,13 @@ def test_an_end_is_told_until_it_is_confirmed(home: Path):
     async def meet(zygotes: Zygotes, launcher: Launcher) -> Met:
         connection = await zygotes.find()
         assert connection is not None
-        return await launcher.meet(connection, adopt_grace_s=TIMEOUT_S, timeout_s=TIMEOUT_S)
+        return await launcher.meet(
+            connection, adopt_grace_s=TIMEOUT_S, timeout_s=TIMEOUT_S, log=LogSettings()
+        )
 
     async def scenario() -> None:
         zygotes, launcher = Zygotes(home), Launcher(heard.append, lambda: None)
-        await launcher.meet(zygotes.start(), adopt_grace_s=TIMEOUT_S, timeout_s=TIMEOUT_S)
+        await launcher.meet(zygotes.start(), adopt_grace_s=TIMEOUT_S, timeout_s=TIMEOUT_S, log=LogSettings())
         pid = await launched(launcher, echo_spec(home))
         launcher.leave()
         os.kill(pid, signal.SIGKILL)

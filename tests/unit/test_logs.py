@@ -102,6 +102,12 @@ def test_an_exception_is_a_field():
     assert line["exception"].endswith("ValueError: broken")
 
 
+def test_an_identifier_may_look_random_but_not_like_a_key():
+    """Trace ids are; somebody's key as a request id is masked all the same."""
+    line = as_json(record("x"), fields={"one": TRACE_ID, "two": API_KEY, "three": SECRET}, secrets=(SECRET,))
+    assert (line["one"], line["two"], line["three"]) == (TRACE_ID, MASK, MASK)
+
+
 @pytest.mark.parametrize("formatter", [JsonFormatter, ConsoleFormatter])
 def test_secrets_are_in_no_part_of_a_line(formatter: type[JsonFormatter | ConsoleFormatter]):
     """Known ones anywhere, unknown ones by their look; the control shows that the rest of each text is there."""
@@ -141,6 +147,30 @@ def test_a_console_line_is_for_people():
 def test_the_message_of_a_line_can_be_told(line: str):
     """Of a JSON line only the message."""
     assert logs.message_of(line) == "plain words"
+
+
+def test_the_message_of_a_line_tells_its_exception():
+    """Which is what somebody wants to know whose worker did not boot."""
+    try:
+        raise ValueError("broken")
+    except ValueError as error:
+        line = JsonFormatter({}, ()).format(record("cannot go on", error=error))
+    assert logs.message_of(line) == "cannot go on: ValueError: broken"
+
+
+def test_what_outlives_a_request_can_be_set_up_without_its_fields():
+    """A callback that a request registers is not part of it."""
+
+    async def request() -> list[str | None]:
+        logs.begin(request_id="mine")
+        seen: list[str | None] = []
+        loop = asyncio.get_running_loop()
+        loop.call_soon(lambda: seen.append(logs.bound("request_id")))
+        logs.unbound(loop.call_soon, lambda: seen.append(logs.bound("request_id")))
+        await asyncio.sleep(0)
+        return seen
+
+    assert asyncio.run(request()) == ["mine", None]
 
 
 def test_a_long_text_is_cut_after_it_was_redacted():
