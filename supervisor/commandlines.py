@@ -118,20 +118,21 @@ class CommandLines:
     def _passes(self, chosen: Provider, login: str | None) -> dict[str, Any]:
         """Exactly what of our environment and of the user's home may reach the command line.
 
-        ``files`` are the user's own that are linked into the command line's home, ``home`` is the user's home where
-        the login cannot be had without it; both for the ``login`` that is used.
+        ``files`` are the user's own: those that the variables name and, for the ``login`` that is used, those that
+        are linked into the command line's home or that it keeps itself; ``home`` is the user's home where the login
+        cannot be had without it.
         """
         variables = self.variables(chosen)
-        files: list[str] = []
+        files = {variables[name] for name in chosen.file_variables if name in variables}
         home = None
         if login is not None:
             command = chosen.command(self._inputs(chosen, login, variables))
-            files = sorted(path for path in command.links.values() if os.path.exists(path))
+            files |= {*command.links.values(), *command.writes}
             home = command.env["HOME"] if command.env["HOME"] == str(self.user_home) else None
         return {
             "variables_set": sorted(set(variables) - {"PATH"}),
             "variables": sorted(chosen.environment),
-            "files": files,
+            "files": sorted(filter(os.path.exists, files)),
             "home": home,
             "login_files": [file for each in chosen.logins for file in each.files],
             "settings_read": [chosen.settings.file] if chosen.settings else [],

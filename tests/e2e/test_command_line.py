@@ -182,13 +182,19 @@ def test_doctor_names_what_passes_of_a_logged_in_user(
         path.write_text('{"secret": "a-secret-value"}')
     for variable in ("ANTHROPIC_API_KEY", "CLAUDE_CONFIG_DIR", "CODEX_HOME", "GEMINI_API_KEY"):
         monkeypatch.delenv(variable, raising=False)
+    for variable in ("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    certificates = tmp_path / ".ca.pem"
+    certificates.touch()
+    monkeypatch.setenv("CODEX_CA_CERTIFICATE", str(certificates))
     monkeypatch.setenv("HOME", str(tmp_path))
     printed = run("doctor", "--json").stdout
     reports = {each["provider"]: each for each in json.loads(printed)}
     assert reports["codex"]["credentials"] == {"user": [str(codex)]}
-    assert reports["codex"]["passes"]["files"] == [str(codex)]
+    assert reports["codex"]["passes"]["files"] == [str(certificates), str(codex)]
     assert reports["codex"]["passes"]["home"] is None
     assert reports["claude"]["credentials"] == {"user": [str(claude)]}
+    assert reports["claude"]["passes"]["files"] == [str(claude.parent)]
     assert reports["claude"]["passes"]["home"] == str(tmp_path)
     assert reports["gemini"]["credentials"] == {}
     assert reports["gemini"]["passes"]["files"] == []
