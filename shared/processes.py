@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Iterable, Iterator
 
 import msgspec
@@ -78,6 +79,11 @@ def read(pid: int) -> ProcessRow | None:
 def create_time_s(process: ProcessId) -> float:
     """When it began, in seconds since the epoch, as the wall clock was when this process first asked."""
     return _boot_time_s() + process.start_ticks / TICKS_PER_S
+
+
+def age_s(process: ProcessId) -> float:
+    """For how long it has been there; no change of the wall clock touches it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.start_ticks / TICKS_PER_S
 
 
 @functools.cache

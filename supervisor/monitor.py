@@ -15,10 +15,12 @@ from supervisor.endings import Endings
 from supervisor.heart import is_punctual
 from supervisor.journal import Journal
 from supervisor.lease import Cause, State
+from supervisor.limits import excess
 from supervisor.metrics import Metrics
 from supervisor.observing import observe
 from supervisor.settings import Settings
 from supervisor.table import LeaseTable
+from supervisor.usage import Usage
 
 _log = logging.getLogger("asm_endpoint.monitor")
 
@@ -35,6 +37,7 @@ class Monitor:
         self._endings = endings
         self._journal = journal
         self._settings = settings
+        self._usage = Usage(settings.disk_period_s)
         self._written_at = time.monotonic()
         self._pruned_at = float("-inf")
 
@@ -59,8 +62,17 @@ class Monitor:
         for record in self._table.unfinished():
             if record.is_live and record.owner_process and not processes.is_alive(record.owner_process):
                 self._endings.begin(record, Cause.OWNER_GONE, f"process {record.owner_process.pid} has ended")
+        self._end_excesses(now)
         self._endings.recheck()
         self._write(now)
+
+    def _end_excesses(self, now: float) -> None:
+        """End the leases that use more than their limits allow."""
+        limited = [record for record in self._table.unfinished() if record.is_live and record.options.limits]
+        self._usage.look_at_disk(limited, now)
+        for record in limited:
+            if (limits := record.options.limits) and (detail := excess(limits, self._usage.sample(record))):
+                self._endings.begin(record, Cause.LIMIT_EXCEEDED, detail)
 
     def _listen_to_hearts(self, now: float) -> None:
         period_s = self._settings.monitor_period_s

@@ -186,6 +186,8 @@ class Service:
             except BaseException as error:
                 detail = error.message if isinstance(error, EndpointError) else str(error)
                 await asyncio.shield(self._endings.begin(record, Cause.BOOT_FAILED, detail))
+                if record.cause is Cause.LIMIT_EXCEEDED:
+                    raise _ended_while_starting(record) from error
                 if isinstance(error, EndpointError | asyncio.CancelledError):
                     raise
                 raise WorkerError("boot_failed", f"cannot boot the worker: {error}") from error
@@ -193,9 +195,7 @@ class Service:
         self.metrics.started(time.monotonic() - admitted_at)
         self._endings.apply(record, Step.BOOTED)
         if record.state is not State.READY:
-            raise WorkerError(
-                "lease_closed", f"cannot lease: the lease ended while it started ({record.cause})"
-            )
+            raise _ended_while_starting(record)
         return self._describe(record, decision, token)
 
     def _describe(self, record: LeaseRecord, decision: Decision, token: str) -> Ensured:
@@ -457,6 +457,11 @@ class Service:
             await self._require_zygote()
         except WorkerError as error:
             _log.error("%s; the next lease tries again", error)
+
+
+def _ended_while_starting(record: LeaseRecord) -> WorkerError:
+    why = f"{record.cause}: {record.detail}" if record.detail else record.cause
+    return WorkerError("lease_closed", f"cannot lease: the lease ended while it started ({why})")
 
 
 def _do_nothing() -> None:

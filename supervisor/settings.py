@@ -56,6 +56,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     take_over_s: float = 60.0
     """For a running supervisor to leave when another one takes over: as long as a start and a stop may take."""
     monitor_period_s: float = 1.0
+    disk_period_s: float = 5.0
+    """How often the folders of leases with a limit of disk are measured."""
     totals_period_s: float = 5.0
     """How often the journal is told what open leases have used."""
     prune_period_s: float = 3600.0

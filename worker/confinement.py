@@ -58,8 +58,10 @@ FILES = (
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 FSIZE_MARGIN_BYTES = 4096
 """A file as large as a process may write is over the lease's limit, so that the supervisor sees it."""
+CPU_MARGIN = 1.1
+"""The kernel ends a process by the clock's ticks, which is less exact than the sum that the supervisor sees."""
 CPU_GRACE_S = 1
-"""From SIGXCPU to SIGKILL."""
+"""What comes on top of that; and from SIGXCPU to SIGKILL."""
 MAX_RLIMIT = 2**63 - 1
 MAX_CAUSE_BYTES = 4096
 Step = Callable[[], None]
@@ -128,7 +130,7 @@ def rlimits(limits: LeaseLimits) -> dict[int, tuple[int, int]]:
     if limits.open_files is not None:
         wanted[resource.RLIMIT_NOFILE] = (limits.open_files, limits.open_files)
     if limits.cpu_s is not None:
-        soft = math.ceil(limits.cpu_s)
+        soft = math.ceil(limits.cpu_s * CPU_MARGIN) + CPU_GRACE_S
         wanted[resource.RLIMIT_CPU] = (soft, soft + CPU_GRACE_S)
     if limits.workspace_bytes is not None:
         most = limits.workspace_bytes + FSIZE_MARGIN_BYTES

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from shared.contracts import Budget, LeaseOptions
+from shared.contracts import Budget, LeaseLimits, LeaseOptions
 
 Parsers = Any
 """What ``add_subparsers`` returns; argparse has no public name for it."""
@@ -61,13 +61,17 @@ def add_lease_options(parser: argparse.ArgumentParser, defaults: LeaseOptions) -
     for name, (kind, metavar, text) in helps.items():
         flag, default = f"--{name.replace('_', '-')}", getattr(defaults, name)
         parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+    numbers: dict[str, Any] = {"action": "append", "default": [], "type": _number, "metavar": "NAME=NUMBER"}
+    known = ", ".join(Budget.__struct_fields__)
     parser.add_argument(
-        "--budget",
-        action="append",
-        default=[],
-        type=_limit,
-        metavar="NAME=NUMBER",
-        help=f"what it may spend, once for each of {', '.join(Budget.__struct_fields__)}; used up, it ends",
+        "--budget", help=f"what it may spend, once for each of {known}; used up, it ends", **numbers
+    )
+    known = ", ".join(LeaseLimits.__struct_fields__)
+    parser.add_argument(
+        "--limit",
+        dest="limits",
+        help=f"what its processes may use, once for each of {known}; over it, it ends",
+        **numbers,
     )
 
 
@@ -80,10 +84,11 @@ def request(options: argparse.Namespace) -> dict[str, Any]:
 def lease_options(options: argparse.Namespace) -> dict[str, Any]:
     """The lease options; the supervisor checks their values."""
     names = ("ttl_s", "idle_timeout_s", "owner_pid", "concurrency", "queue_limit", "standby", "group")
-    return {name: getattr(options, name) for name in names} | {"budget": dict(options.budget) or None}
+    numbers = {name: dict(getattr(options, name)) or None for name in ("budget", "limits")}
+    return {name: getattr(options, name) for name in names} | numbers
 
 
-def _limit(text: str) -> tuple[str, int | float]:
+def _number(text: str) -> tuple[str, int | float]:
     name, _, number = text.partition("=")
     try:
         return name, int(number) if number.isdecimal() else float(number)

@@ -21,6 +21,15 @@ LOCKS = {
     "uid": (f"uid:{NOBODY}",),
     "both": ("landlock", f"uid:{NOBODY}"),
 }
+LIMITS = {
+    "memory_bytes": 4 * 10**9,
+    "cpu_s": 300,
+    "processes": 50,
+    "open_files": 1000,
+    "workspace_bytes": 200 * 10**6,
+    "wall_s": 600,
+}
+"""Which each of them keeps with ease."""
 LOGIN_FILES = {
     "claude": ".claude/.credentials.json",
     "codex": ".codex/auth.json",
@@ -62,8 +71,8 @@ def command_lines(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -
 def test_each_command_line_completes_behind_its_locks(
     cli: Cli, hardened: InferenceEndpoint, server: ModelServer, locks: tuple[str, ...]
 ):
-    """Twice, so that a home that a hardened process has left is met again; the kernel says who it is."""
-    descriptor = lease_of(hardened, cli)
+    """Twice, so that a home that such a process has left is met again; within limits; the kernel says who it is."""
+    descriptor = lease_of(hardened, cli, limits=LIMITS)
     assert descriptor.metadata["isolation"].split("+")[1:] == list(locks)
     for _ in range(2):
         assert text_of(ask(descriptor, "Say hello")) == "echo: Say hello"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import select
 import shlex
 import signal
@@ -90,6 +91,22 @@ def test_budgets_and_queues_are_options(run: Run, supervisor_client: SupervisorC
         refused = run("ensure", *LEASE, "--budget", wrong)
         assert refused.returncode == 2
         assert "is not NAME=NUMBER" in refused.stderr
+    assert not live(supervisor_client)
+
+
+def test_limits_are_options_and_lists_say_which_ended_a_lease(run: Run, supervisor_client: SupervisorClient):
+    """With its number; an unknown one is refused, and a wrong word never sent."""
+    limits = ("--limit", "wall_s=2.5", "--limit", "memory_bytes=8000000000")
+    lease_ref = json.loads(run("ensure", *LEASE, *limits, "--json").stdout)["endpoint"]["lease_ref"]
+    until(lambda: supervisor_client.endpoint(lease_ref).state == "closed")
+    (line,) = [line for line in run("ls", "--all").stdout.splitlines() if lease_ref in line]
+    assert re.search(r"closed \(limit_exceeded: wall_s: \d\S* s over the limit of 2.5 s\)", line)
+    unknown = run("ensure", *LEASE, "--limit", "wishes=3")
+    assert unknown.returncode == 3
+    assert "limits.wishes is not a known field" in unknown.stderr
+    refused = run("ensure", *LEASE, "--limit", "cpu_s=much")
+    assert refused.returncode == 2
+    assert "is not NAME=NUMBER" in refused.stderr
     assert not live(supervisor_client)
 
 

@@ -92,10 +92,10 @@ def test_another_user_has_to_get_at_the_state_folder(tmp_path: Path, monkeypatch
 
 
 def test_a_single_process_gets_the_limits_that_make_sense_for_one():
-    """Rounded so that who is held by one is over the lease's limit."""
+    """With a margin, so that who is held by one is over the lease's limit."""
     assert rlimits(LeaseLimits(memory_bytes=1, processes=1, wall_s=1.0)) == {}
     assert rlimits(LeaseLimits(cpu_s=1.5, open_files=20, workspace_bytes=10_000)) == {
-        resource.RLIMIT_CPU: (2, 2 + CPU_GRACE_S),
+        resource.RLIMIT_CPU: (3, 3 + CPU_GRACE_S),
         resource.RLIMIT_NOFILE: (20, 20),
         resource.RLIMIT_FSIZE: (10_000 + FSIZE_MARGIN_BYTES,) * 2,
     }
