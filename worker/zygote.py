@@ -168,7 +168,7 @@ class Zygote:
         self._uplink.send(Told())
 
     def _launch(self, spec: LaunchSpec, fds: Sequence[int]) -> None:
-        way = self._way if spec.namespaces else Way.PLAIN
+        way = self._way_for(spec)
         become = functools.partial(
             _become_family, self._rehearsed, spec, fds, self._lifeline, way is not Way.PLAIN
         )
@@ -197,6 +197,11 @@ class Zygote:
             pid_namespace=forked.namespace,
         )
         self._uplink.send(launched, started.namespace_fds())
+
+    def _way_for(self, spec: LaunchSpec) -> Way:
+        """The best one; in a user namespace of ours nobody can become another user."""
+        is_impossible = self._way is Way.KEEPER and spec.hardening.uid is not None
+        return Way.PLAIN if is_impossible or not spec.namespaces else self._way
 
     def _stop(self, lease_ref: str, kill_after_s: float) -> None:
         found = self._families.get(lease_ref)

@@ -34,14 +34,20 @@ def isolation(
 
     As ``user_namespace`` it starts without CAP_SYS_ADMIN, so that the zygote needs a keeper for each family.
     """
-    if request.param == "pid_namespace" and find_way() is not Way.DIRECT:
-        pytest.skip("only root may make PID namespaces without a user namespace")
-    if request.param == "user_namespace":
-        program = tmp_path_factory.mktemp("python") / "without-privileges"
-        program.write_text(WITHOUT_PRIVILEGES.format(python=sys.executable))
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.setattr(sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", interpreter(request.param, tmp_path_factory.mktemp("python")))
     return ISOLATION[request.param]
+
+
+def interpreter(kind: str, folder: Path) -> str:
+    """What has to start a supervisor for that kind of isolation; a skip where there is no such kind."""
+    if kind == "pid_namespace" and find_way() is not Way.DIRECT:
+        pytest.skip("only root may make PID namespaces without a user namespace")
+    if kind != "user_namespace":
+        return sys.executable
+    program = folder / "without-privileges"
+    program.write_text(WITHOUT_PRIVILEGES.format(python=sys.executable))
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return str(program)
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from shared.launch import TurnLimits
 from shared.permissions import closed_to
 from shared.provider import load
 from supervisor import EndpointDescriptor, InferenceEndpoint, ProviderError, WorkerError
+from tests.process.conftest import ISOLATION, interpreter
 from tests.process.test_death import ask as post
 from tests.process.test_death import family_of, until
 from worker.confinement import Confinement
@@ -34,7 +35,6 @@ pytestmark = pytest.mark.process
 NOBODY = 65534
 SOME_GROUP = 54_321
 NOT_A_USER = 2**32 - 1
-ISOLATION = {"pid_namespace": (), "process_group": ("--no-namespaces",)}
 LOCKS = {
     "none": (),
     "landlock": ("landlock",),
@@ -114,34 +114,52 @@ def home() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", params=ISOLATION)
-def isolation(request: pytest.FixtureRequest) -> str:
-    """Both kinds."""
+def kind(request: pytest.FixtureRequest) -> str:
+    """Every kind of isolation."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module", params=LOCKS)
-def place(request: pytest.FixtureRequest, isolation: str, home: Path) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest, kind: str, home: Path) -> Iterator[Place]:
     """None of the locks, each, and both."""
     locks = LOCKS[request.param]
-    with started(home, isolation, locks) as endpoint:
+    with started(home, kind, locks) as endpoint:
         lease, neighbour = (lease_of(endpoint, "claude") for _ in range(2))
         ask(neighbour, "[[create:note]]")
         yield Place(endpoint, lease, neighbour, home, locks)
         for each in (lease, neighbour):
             proof = endpoint.release_endpoint(each).proof
             assert proof is not None
-            assert proof.isolation == "+".join((isolation, *locks))
+            assert proof.isolation == said(kind, locks)
             assert not proof.survivors
 
 
-def started(home: Path, isolation: str, locks: tuple[str, ...]) -> InferenceEndpoint:
+def said(kind: str, locks: tuple[str, ...]) -> str:
+    """What the kind and the locks are called; in a user namespace of ours nobody could become another user."""
+    is_group = kind == "process_group" or (kind == "user_namespace" and has_user(locks))
+    return "+".join(("process_group" if is_group else "pid_namespace", *locks))
+
+
+def has_user(locks: tuple[str, ...]) -> bool:
+    """Whether one of the locks is another user."""
+    return any(lock.startswith("uid") for lock in locks)
+
+
+def started(home: Path, kind: str, locks: tuple[str, ...]) -> InferenceEndpoint:
     """A supervisor of the user with that home."""
+    if has_user(locks) and os.geteuid() != 0:
+        pytest.skip("only root may run command lines as another user")
     hardening = [part for lock in locks for part in ("--harden", lock)]
-    with pytest.MonkeyPatch.context() as patch, in_another_group_too():
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        in_another_group_too(),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        patch.setattr(sys, "executable", interpreter(kind, Path(folder)))
         patch.setenv("HOME", str(home))
         patch.setenv("CLAUDE_CLI_PATH", str(home / "claude"))
         patch.setenv("ANTHROPIC_API_KEY", "dummy-key")
-        return InferenceEndpoint(serve_arguments=(*ISOLATION[isolation], *hardening))
+        return InferenceEndpoint(serve_arguments=(*ISOLATION[kind], *hardening))
 
 
 @contextlib.contextmanager
@@ -176,11 +194,10 @@ def command_lines(place: Place) -> list[int]:
     return [process.pid for process in place.endpoint.endpoint(place.lease).processes][2:]
 
 
-def test_what_is_said_is_what_was_asked_for(place: Place, isolation: str):
+def test_what_is_said_is_what_was_reached(place: Place, kind: str):
     """In the descriptor, in lists and in the proof: one string."""
-    said = "+".join((isolation, *place.locks))
-    assert place.lease.metadata["isolation"] == said
-    assert place.endpoint.endpoint(place.lease).isolation == said
+    assert place.lease.metadata["isolation"] == said(kind, place.locks)
+    assert place.endpoint.endpoint(place.lease).isolation == said(kind, place.locks)
 
 
 @pytest.mark.parametrize("attempt", OUTSIDE)
@@ -188,7 +205,7 @@ def test_what_lies_outside(place: Place, attempt: str):
     """Each lock keeps out what it is there for; without one all of it can be had, so that this has power."""
     landlock, uid = OUTSIDE[attempt]
     expected = DONE
-    if any(lock.startswith("uid") for lock in place.locks):
+    if has_user(place.locks):
         expected = uid
     if "landlock" in place.locks:
         expected = landlock
@@ -201,10 +218,12 @@ def test_what_a_command_line_has_to_be_able_to_do(place: Place, attempt: str):
     assert ask(place.lease, place.fill(attempt)) == DONE
 
 
-def test_processes_outside_cannot_be_signalled(place: Place, isolation: str):
+def test_processes_outside_cannot_be_signalled(place: Place, kind: str):
     """Not even seen from a PID namespace; from elsewhere kept off by Landlock, and by the other user."""
     leader = place.endpoint.endpoint(place.lease).processes[0].pid
-    expected = "ProcessLookupError" if isolation == "pid_namespace" else DENIED if place.locks else DONE
+    expected = DENIED if place.locks else DONE
+    if said(kind, place.locks).startswith("pid_namespace"):
+        expected = "ProcessLookupError"
     assert ask(place.lease, f"[[signal:{leader}]]") == expected
 
 
@@ -222,15 +241,15 @@ def test_the_kernel_says_who_a_command_line_is(place: Place):
         assert [line.split()[4:6] for line in limits.splitlines() if line.startswith("Max core")] == [
             ["0", "0"]
         ]
-        if any(lock.startswith("uid") for lock in place.locks):
+        if has_user(place.locks):
             assert (status["Uid"].split(), status["Gid"].split()) == ([str(NOBODY)] * 4, [str(NOBODY)] * 4)
             assert (status["CapEff"], status["CapPrm"], status["Groups"].strip()) == ("0" * 16, "0" * 16, "")
 
 
 @pytest.mark.parametrize("locks", LOCKS)
-def test_whoever_starts_it_takes_it_along(home: Path, isolation: str, locks: str):
+def test_whoever_starts_it_takes_it_along(home: Path, kind: str, locks: str):
     """A killed zygote's families end by the kernel's hand alone, whatever locks were entered after the fork."""
-    with started(home, isolation, LOCKS[locks]) as endpoint:
+    with started(home, kind, LOCKS[locks]) as endpoint:
         lease = lease_of(endpoint, "claude")
         with ThreadPoolExecutor() as background:
             asked = background.submit(post, lease, "[[ignore-term]] [[silence]]")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +17,8 @@ from shared import processes
 from shared.contracts import LeaseLimits
 from supervisor import EndpointDescriptor, InferenceEndpoint, WorkerError
 from supervisor.views import LeaseView
-from tests.process.test_death import ISOLATION, MISBEHAVE, ask, family_of, until
+from tests.process.conftest import ISOLATION, interpreter
+from tests.process.test_death import MISBEHAVE, ask, family_of, until
 
 pytestmark = pytest.mark.process
 MB = 10**6
@@ -42,9 +44,12 @@ ROUNDS = 5
 
 
 @pytest.fixture(scope="module", params=ISOLATION)
-def endpoint(request: pytest.FixtureRequest) -> Iterator[InferenceEndpoint]:
-    """A supervisor that looks often."""
+def endpoint(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[InferenceEndpoint]:
+    """A supervisor that looks often, in every kind of isolation."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", interpreter(request.param, tmp_path_factory.mktemp("python")))
         patch.setenv(MISBEHAVE, "1")
         running = InferenceEndpoint(serve_arguments=(*ISOLATION[request.param], *PERIODS))
     with running:
