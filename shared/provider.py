@@ -74,6 +74,19 @@ class UserSettings(msgspec.Struct, frozen=True, kw_only=True):
     variables: Callable[[str], tuple[str, ...]]
 
 
+class TurnOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a command line takes with a single turn, warm or not, beside text and system prompt. Published as it is.
+
+    ``response_formats`` are those of OpenAI's ``json_object`` and ``json_schema`` that it makes sure of by itself,
+    ``reasoning_efforts`` its levels in OpenAI's words, ``image_types`` the media types of images in a prompt.
+    """
+
+    max_tokens: bool = False
+    reasoning_efforts: tuple[str, ...] = ()
+    response_formats: tuple[str, ...] = ()
+    image_types: tuple[str, ...] = ()
+
+
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
     """One turn's input: the user's text, and the system prompt ("" for none)."""
 
@@ -186,6 +199,7 @@ class Provider(msgspec.Struct, frozen=True, kw_only=True):
     home_per_process: bool = False
     models: tuple[str, ...] = ()
     """The only model ids there are; () where the service behind decides."""
+    turn_options: TurnOptions = TurnOptions()
     command: Callable[[CommandInputs], Command]
     connect: Callable[[CommandInputs], Connection]
 

@@ -1,8 +1,7 @@
 """Reading a chat-completions request: what this endpoint is pinned to, refuses, and passes over. Pure.
 
-Check order, as in the inference contract: JSON object, model pin, stream, tools, prompt. Sampling parameters that a
-command line cannot take are tolerated, because ordinary clients always send some, and named in a response header;
-parameters that would change the shape of the answer are refused.
+Check order, as in the inference contract: JSON object, model pin, stream, tools, prompt. How each field is treated is
+in :mod:`worker.parameters`.
 """
 
 from __future__ import annotations
@@ -14,14 +13,10 @@ import msgspec
 
 from shared.errors import RequestError
 from shared.openai import uses_tools
-from shared.provider import Prompt
+from shared.provider import Prompt, TurnOptions
+from worker.parameters import ignored_names
 from worker.prompt import read_prompt
-
-TOLERATED = (
-    "frequency_penalty", "logit_bias", "max_completion_tokens", "max_tokens", "presence_penalty",
-    "reasoning_effort", "seed", "stop", "temperature", "top_p", "verbosity",
-)  # fmt: skip
-"""Accepted and without effect; the answer's ``x-ignored-parameters`` header names those that were sent."""
+from worker.stop import read_stop
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,11 +25,17 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: Prompt
     stream: bool
     include_usage: bool
+    stop: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
 
-def read_request(body: Any, *, model: str, streaming: bool) -> CompletionRequest:
-    """The request in ``body`` for an endpoint pinned to ``model``. Raises RequestError with its code and param."""
+def read_request(
+    body: Any, *, model: str, streaming: bool, options: TurnOptions | None = None
+) -> CompletionRequest:
+    """The request in ``body`` for an endpoint pinned to ``model``, whose command line takes these ``options``.
+
+    Raises RequestError with its code and param.
+    """
     if not isinstance(body, dict):
         raise RequestError("invalid_request", "request body must be a JSON object")
     _check_model(body.get("model"), model)
@@ -49,12 +50,14 @@ def read_request(body: Any, *, model: str, streaming: bool) -> CompletionRequest
             "tool-bearing requests are not supported on cli completion endpoints",
             param="tools",
         )
-    _check_shape(body)
+    include_usage = _include_usage(body.get("stream_options"))
+    ignored = ignored_names(body, options or TurnOptions())
     return CompletionRequest(
         prompt=read_prompt(body),
         stream=stream,
-        include_usage=_include_usage(body.get("stream_options")),
-        ignored=tuple(name for name in TOLERATED if body.get(name) is not None),
+        include_usage=include_usage,
+        stop=read_stop(body.get("stop")),
+        ignored=ignored,
     )
 
 
@@ -77,19 +80,3 @@ def _include_usage(value: Any) -> bool:
     if not isinstance(value, Mapping):
         raise RequestError("invalid_request", "stream_options must be an object", param="stream_options")
     return _flag(value.get("include_usage"), "stream_options.include_usage")
-
-
-def _check_shape(body: Mapping[str, Any]) -> None:
-    response_format = body.get("response_format")
-    kind = response_format.get("type") if isinstance(response_format, Mapping) else response_format
-    for name, is_supported in (
-        ("n", body.get("n") in (None, 1)),
-        ("logprobs", body.get("logprobs") in (None, False)),
-        ("modalities", body.get("modalities") in (None, ["text"])),
-        ("audio", body.get("audio") is None),
-        ("response_format", kind in (None, "text")),
-    ):
-        if not is_supported:
-            raise RequestError(
-                "unsupported_parameter", f"{name} is not supported on cli completion endpoints", param=name
-            )

@@ -10,6 +10,7 @@ from falcon.asgi import Request, Response
 
 from shared import budget, health, http, openai, provider
 from shared.errors import RequestError
+from worker import parameters
 from worker.completion import CompletionRequest, read_request
 from worker.lease import ServedLease
 from worker.session import query, stream
@@ -85,16 +86,20 @@ class ChatCompletions:
     async def on_post(self, req: Request, resp: Response, lease_ref: str) -> None:
         """Run one turn. A caller that leaves has its request cancelled, and with it the turn."""
         body = await http.read_json(req, MAX_BODY_BYTES)
-        request = read_request(body, model=self._lease.spec.model, streaming=self._lease.spec.streaming)
+        spec = self._lease.spec
+        options = provider.load(spec.provider).turn_options
+        request = read_request(body, model=spec.model, streaming=spec.streaming, options=options)
         if request.ignored:
-            resp.set_header("x-ignored-parameters", ", ".join(request.ignored))
+            resp.set_header(parameters.IGNORED_HEADER, parameters.report(request.ignored))
         if request.stream:
             await self._stream(request, resp, req.context.request_id)
         else:
             await self._complete(request, resp, req.context.request_id)
 
     async def _complete(self, request: CompletionRequest, resp: Response, request_id: str) -> None:
-        completion = await query(self._lease.session, request.prompt, request_id=request_id)
+        completion = await query(
+            self._lease.session, request.prompt, stop=request.stop, request_id=request_id
+        )
         answer = openai.completion_object(
             completion, completion_id=openai.new_completion_id(), model=self._lease.spec.model
         )
@@ -107,7 +112,7 @@ class ChatCompletions:
             include_usage=request.include_usage,
         )
         session = self._lease.session
-        turn = stream(session, request.prompt, request_id=request_id)
+        turn = stream(session, request.prompt, stop=request.stop, request_id=request_id)
         events = EventStream(turn, encoder, session.limits)
         await events.open()
         resp.status = falcon.HTTP_200

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Self
 
 from shared import provider
@@ -27,6 +27,7 @@ from shared.launch import TurnLimits
 from shared.provider import Prompt
 from shared.result import Completion, Projection, Shown
 from worker import turnlog
+from worker.answer import Answer
 from worker.budget import Account
 from worker.capacity import Capacity
 from worker.confinement import Confinement
@@ -76,17 +77,20 @@ class TurnStream:
     Iteration raises ProviderError or WorkerError when the turn fails.
     """
 
-    def __init__(self, session: Session, prompt: Prompt, request_id: str | None = None) -> None:
+    def __init__(
+        self, session: Session, prompt: Prompt, stop: Sequence[str] = (), request_id: str | None = None
+    ) -> None:
         self._session = session
         self._prompt = prompt
         self._request_id = request_id
         self._projection = Projection()
+        self._answer = Answer(self._projection, stop, prompt_chars=_chars(prompt))
         self._batches: AsyncIterator[list[Shown]] | None = None
 
     @property
     def completion(self) -> Completion:
         """The outcome; final when the iteration has ended without an error."""
-        return self._projection.completion
+        return self._answer.completion
 
     async def __aenter__(self) -> Self:
         return self
@@ -111,15 +115,14 @@ class TurnStream:
             await self._batches.aclose()  # type: ignore[attr-defined]
 
     async def _run(self, heartbeat_s: float | None) -> AsyncIterator[list[Shown]]:
-        session, prompt = self._session, self._prompt
-        chars = len(prompt.text) + len(prompt.system)
+        session = self._session
         async with (
             self._logged(),
-            session.capacity.place(session.limits.queue_s, chars) as account,
+            session.capacity.place(session.limits.queue_s, _chars(self._prompt)) as account,
             session.trouble.of_turn(),
         ):
             process = session.pool.checkout()
-            turn = process.start_turn(prompt, self._request_id)
+            turn = process.start_turn(self._prompt, self._request_id)
             account.begin(turn.wake, time.monotonic())
             asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.refill)
             try:
@@ -137,13 +140,15 @@ class TurnStream:
         self, turn: Turn, account: Account, heartbeat_s: float | None
     ) -> AsyncIterator[list[Shown]]:
         clock = _Clock(self._session.limits, account)
-        while not self._projection.is_over:
+        while not self._answer.is_over:
             events = await clock.wait(turn.next_batch, heartbeat_s)
-            shown = self._projection.show(events)
+            shown = self._answer.show(events)
             account.observe(self._projection, time.monotonic())
+            if self._answer.is_cut:
+                turn.end()  # at once: a slow reader of the last piece does not let the command line go on
             if shown or not events:
                 yield shown
-        if self._projection.error is not None:
+        if self._projection.error is not None and not self._answer.is_cut:
             raise self._projection.error
 
 
@@ -177,20 +182,31 @@ async def open_session(
             await session.close()
 
 
-async def query(session: Session, prompt: Prompt | str, *, request_id: str | None = None) -> Completion:
-    """One turn, answered whole. Cancelling the call cancels the turn. Its log lines carry ``request_id``.
+async def query(
+    session: Session, prompt: Prompt | str, *, stop: Sequence[str] = (), request_id: str | None = None
+) -> Completion:
+    """One turn, answered whole, up to the first of the ``stop`` strings. Its log lines carry ``request_id``.
+
+    Cancelling the call cancels the turn.
 
     Raises ProviderError (the turn failed) or WorkerError (``at_capacity``, ``insufficient_quota``, ``lease_closed``).
     """
-    async with stream(session, prompt, request_id=request_id) as turn:
+    async with stream(session, prompt, stop=stop, request_id=request_id) as turn:
         async for _ in turn.batches():
             pass
         return turn.completion
 
 
-def stream(session: Session, prompt: Prompt | str, *, request_id: str | None = None) -> TurnStream:
+def stream(
+    session: Session, prompt: Prompt | str, *, stop: Sequence[str] = (), request_id: str | None = None
+) -> TurnStream:
     """One turn, piece by piece; nothing starts before the first piece is asked for. Errors as :func:`query`."""
-    return TurnStream(session, Prompt(text=prompt) if isinstance(prompt, str) else prompt, request_id)
+    return TurnStream(session, Prompt(text=prompt) if isinstance(prompt, str) else prompt, stop, request_id)
+
+
+def _chars(prompt: Prompt) -> int:
+    """How much of the prompt is charged until its tokens are counted."""
+    return len(prompt.text) + len(prompt.system)
 
 
 class _Clock:

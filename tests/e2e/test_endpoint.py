@@ -227,10 +227,36 @@ def lines_of(log: Path, request_id: str) -> list[dict[str, Any]]:
     return [line for line in lines if line.get("request_id") == request_id]
 
 
-def test_ignored_parameters_are_named(http: httpx.Client, shared_lease: EndpointDescriptor):
-    """In a header of the answer."""
-    answer = ask(http, shared_lease, "x", temperature=1, max_tokens=5)
-    assert answer.headers["x-ignored-parameters"] == "max_tokens, temperature"
+@pytest.mark.parametrize("stream", [False, True])
+def test_ignored_parameters_are_named(http: httpx.Client, shared_lease: EndpointDescriptor, stream: bool):
+    """In a header of the answer, streamed or not; unknown names too, and no line break of theirs."""
+    answer = ask(http, shared_lease, "x", temperature=1, seed=5, stream=stream, **{"my\r\nown": 1})
+    assert answer.headers["x-asm-ignored-params"] == "my%0D%0Aown, seed, temperature"
+    assert "x-asm-ignored-params" not in ask(http, shared_lease, "x", stream=stream).headers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_ends_at_a_stop_string(
+    http: httpx.Client, supervisor_client: SupervisorClient, lease: Make, stream: bool
+):
+    """Found across deltas and cut off, with estimated usage; the command line does not go on."""
+    descriptor = lease(concurrency=1)
+    endless = "[[pause:0.01]] one two three four " + "word " * 50_000
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+    answer = ask(http, descriptor, endless, stop=["never", "wo three"], stream=stream, **options)
+    if stream:
+        *chunks, usage, done = chunks_of(answer)
+        text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+        end, usage = chunks[-1]["choices"][0]["finish_reason"], usage["usage"]
+        assert done == "[DONE]"
+    else:
+        choice, usage = answer.json()["choices"][0], answer.json()["usage"]
+        text, end = choice["message"]["content"], choice["finish_reason"]
+    assert (text, end) == ("one t", "stop")
+    assert usage["prompt_tokens"] == 50_005
+    assert 0 < usage["completion_tokens"] < 50
+    until(lambda: supervisor_client.endpoint(descriptor).load["in_flight"] == 0)
+    assert ask(http, descriptor, "the place is free").status_code == 200
 
 
 def test_a_stream_is_in_order(http: httpx.Client, shared_lease: EndpointDescriptor):

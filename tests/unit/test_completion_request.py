@@ -102,7 +102,14 @@ def test_sampling_parameters_are_tolerated_and_named():
     request = read(
         temperature=0.5, max_tokens=2048, top_p=None, n=1, response_format={"type": "text"}, user="u"
     )
-    assert request.ignored == ("max_tokens", "temperature")
+    assert request.ignored == ("max_tokens", "temperature", "user")
+
+
+def test_stop_is_read():
+    """Into strings."""
+    assert read(stop="END").stop == ("END",)
+    assert read(stop=None).stop == ()
+    assert refusal(stop=["a"] * 5).param == "stop"
 
 
 @pytest.mark.parametrize("body", [None, [], "x", 5])
