@@ -27,6 +27,7 @@ from tests.clis.recordings.recording import (
     write,
 )
 from tests.clis.recordings.scenarios import SUBJECTS, Scenario
+from tests.clis.table import PINS
 
 RECORDINGS = sorted(path for name in SUBJECTS for path in (TRANSCRIPTS / name).glob("*/*.jsonl"))
 MACHINE = re.compile(r"/(?:tmp|root|home|work|usr|var|opt|mnt|Users)/|127\.0\.0\.1:(?!1\b)\d")
@@ -52,11 +53,12 @@ def test_a_recording_means_what_the_table_says(path: Path):
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_both_ends_of_a_supported_range_are_recorded_whole(name: str):
-    """Every row of the table that the command line has, and no other; the same for versions between."""
+    """Every row of the table that the command line has, and no other; the same for the pinned version between."""
     versions = conformance.recorded_versions(TRANSCRIPTS, name)
     supported = load(name).supported_versions
     assert supported is not None
     assert (versions[0], versions[-1]) == (supported.oldest, supported.newest)
+    assert PINS[SUBJECTS[name].package] in versions
     wanted = {scenario.name for scenario in SUBJECTS[name].scenarios}
     for version in versions:
         assert {path.stem for path in (TRANSCRIPTS / name / version).glob("*.jsonl")} == wanted
