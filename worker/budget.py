@@ -63,7 +63,7 @@ class Account:
         return self._ledger.cli_left_s()
 
     def begin(self, stop: Callable[[], None], now: float) -> None:
-        """The turn holds a command line from now on; ``stop`` is called when it may not go on."""
+        """The turn holds a command line from now on; ``stop`` takes it away when it may not go on."""
         self._stop, self._held_since, self.is_held = stop, now, True
         self._ledger.board.add("turns")
 
@@ -75,7 +75,6 @@ class Account:
         uncounted = projection.uncounted_chars + (self._prompt_chars if projection.usage is None else 0)
         self.cost_usd = projection.cost_usd
         self._note(projection.usage, uncounted)
-        self.tick(now)
         self._ledger.enforce(now)
         if self._stopped_by is not None and not projection.is_over:
             raise self._stopped_by
@@ -91,6 +90,7 @@ class Account:
         """Have the turn end with ``error``."""
         if self._stopped_by is None:
             self._stopped_by = error
+            self.is_held = False
             self._stop()
 
     def close(self, now: float) -> None:
@@ -175,10 +175,10 @@ class Ledger:
             account.tick(now)
 
     def enforce(self, now: float) -> None:
-        """Stop all turns when a limit is exceeded."""
+        """Charge the time of all turns, and stop them when a limit is exceeded, whether anybody reads them or not."""
+        self.tick(now)
         if self.budget == NO_BUDGET:
             return
-        self.tick(now)
         spent = self.spent
         if names := exceeded(self.budget, spent):
             error = refusal(self.budget, spent, names)

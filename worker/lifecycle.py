@@ -63,7 +63,7 @@ class Lifecycle:
         capacity, pool = self._lease.session.capacity, self._lease.session.pool
         board = capacity.board
         while True:
-            capacity.ledger.tick(time.monotonic())
+            capacity.ledger.enforce(time.monotonic())
             board["heartbeat_ns"] = time.monotonic_ns()
             board["standbys"] = pool.standbys
             board["standby_rss_bytes"] = pool.standby_rss_bytes

@@ -63,20 +63,21 @@ class Turn:
         return len(self._events)
 
     async def next_batch(self) -> list[Event]:
-        """All events that have arrived since the last call; waits for at least one, or :meth:`wake`."""
+        """All events that have arrived since the last call; waits for at least one, or :meth:`stop`."""
         await self._arrived.wait()
         self._arrived.clear()
         batch, self._events = self._events, []
         self._process.resume()
         return batch
 
-    def wake(self) -> None:
-        """Let the reader look, though nothing may have arrived."""
-        self._arrived.set()
-
     def end(self) -> None:
         """Leave the turn: interrupt it when it is still running. The process then decides whether it goes on."""
         self._process.end_turn(self)
+
+    def stop(self) -> None:
+        """:meth:`end` it now, whether anybody is reading or not, and let the reader look."""
+        self.end()
+        self._arrived.set()
 
 
 class CliProcess:

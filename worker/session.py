@@ -123,7 +123,7 @@ class TurnStream:
         ):
             process = session.pool.checkout()
             turn = process.start_turn(self._prompt, self._request_id)
-            account.begin(turn.wake, time.monotonic())
+            account.begin(turn.stop, time.monotonic())
             asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.refill)
             try:
                 async for batch in self._pieces(turn, account, heartbeat_s):

@@ -455,6 +455,17 @@ def test_a_stream_that_goes_over_its_budget_ends_with_an_error_object(
     until(lambda: len(supervisor_client.endpoint(descriptor).processes) == 2)
 
 
+def test_a_budget_is_kept_for_a_client_that_does_not_read(supervisor_client: SupervisorClient, lease: Make):
+    """Its command line goes, though nobody takes what it has said."""
+    descriptor = lease(budget={"cli_s": 2.0}, standby=0)
+    with raw_request(descriptor, say("[[burst:100000]] [[ignore-term]] x", stream=True)):
+        until(lambda: len(supervisor_client.endpoint(descriptor).processes) == 3)
+        until(lambda: len(supervisor_client.endpoint(descriptor).processes) == 2)
+        load = supervisor_client.endpoint(descriptor).load
+        assert (load["in_flight"], load["cli_ms"] >= 2000) == (1, True)
+    until(lambda: supervisor_client.endpoint(descriptor).load["in_flight"] == 0)
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_the_official_client_recognises_the_end_of_a_budget(lease: Make, streaming: bool):
     """As the end of a quota, which it does not try again."""

@@ -213,8 +213,10 @@ def test_an_exceeded_limit_stops_every_turn_that_runs(name: str):
     assert (going_over.stops, other.stops) == (1, 1)
     with pytest.raises(WorkerError, match=name):
         other.say(now=3.0)
+    cli_ms = book.board["cli_ms"]
     for turn in (going_over, other):
-        turn.account.close(3.0)
+        turn.account.close(9.0)
+    assert book.board["cli_ms"] == cli_ms  # they held no command line any more
     assert (going_over.stops, other.stops) == (1, 1)
     assert (caught.value.status, caught.value.type, caught.value.code) == (
         429,
