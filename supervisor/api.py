@@ -159,7 +159,7 @@ class Endpoints(Resource):
         """
         selection = _selection(req, "ended")
         ended = bool(req.get_param_as_bool("ended"))
-        http.send_json(resp, {"endpoints": self._service.show_all(selection, ended=ended)})
+        http.send_json(resp, {"endpoints": self._service.catalogue.show_all(selection, ended=ended)})
 
     async def on_delete(self, req: Request, resp: Response) -> None:
         """End those of a group or an owner at once; the answer holds every proof."""
@@ -185,7 +185,7 @@ class Endpoint(Resource):
 
     async def on_get(self, req: Request, resp: Response, lease_ref: str) -> None:
         """One lease."""
-        http.send_json(resp, self._service.show(lease_ref, req.context.caller))
+        http.send_json(resp, self._service.catalogue.show(lease_ref, req.context.caller))
 
     async def on_delete(self, req: Request, resp: Response, lease_ref: str) -> None:
         """End it; the answer holds the proof."""
@@ -193,7 +193,7 @@ class Endpoint(Resource):
 
     async def on_get_log(self, req: Request, resp: Response, lease_ref: str) -> None:
         """The end of its log."""
-        http.send_json(resp, {"log": self._service.log(lease_ref, req.context.caller)})
+        http.send_json(resp, {"log": self._service.catalogue.log(lease_ref, req.context.caller)})
 
     async def on_post_renew(self, req: Request, resp: Response, lease_ref: str) -> None:
         """A new expiry."""

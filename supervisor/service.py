@@ -7,14 +7,11 @@ the table decide; launcher, endings and command lines do.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import socket
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -30,38 +27,30 @@ from shared.contracts import (
 )
 from shared.errors import EndpointError, RequestError, WorkerError
 from shared.health import Health
-from shared.launch import PROTOCOL, Exited
-from supervisor import admission, adoption, preparation, publication, succession
+from shared.launch import Exited
+from supervisor import admission, preparation, publication, releases, succession
 from supervisor.caller import Caller, unauthorized
+from supervisor.catalogue import Catalogue, shown
 from supervisor.commandlines import CommandLine, CommandLines
 from supervisor.compatibility import merge_authority_refs
 from supervisor.decision import Decision, make_decision
 from supervisor.descriptor import describe_endpoint
-from supervisor.endings import Endings, log_tail
-from supervisor.entry import LeaseEntry
-from supervisor.errors import ReleasesFailed, SurvivorsError
+from supervisor.downlink import Downlink
+from supervisor.endings import Endings
 from supervisor.health import Facts, supervisor_health
 from supervisor.idempotency import IdempotencyKeys
 from supervisor.identities import Identities
 from supervisor.journal import Journal
-from supervisor.launcher import Launcher, Met
 from supervisor.lease import Cause, State, Step
 from supervisor.memory import available_memory_bytes
 from supervisor.metrics import Metrics
 from supervisor.monitor import Monitor
-from supervisor.observing import observe
 from supervisor.readiness import until_ready
 from supervisor.selection import Selection
 from supervisor.settings import Settings
 from supervisor.table import LeaseRecord, LeaseTable
-from supervisor.views import LeaseReleased, LeaseView, Released, ended_view, view
-from supervisor.zygotes import Zygotes
+from supervisor.views import LeaseReleased, LeaseView, Released
 
-ENDED_SHOWN = 1000
-"""How many ended leases are shown at once."""
-MAX_ZYGOTE_LOSSES = 3
-LOSSES_WINDOW_S = 60.0
-"""A zygote that is lost more often than that is not started again before somebody needs it."""
 LEAVE_POLL_S = 0.02
 _log = logging.getLogger("asm_endpoint.service")
 
@@ -93,15 +82,13 @@ class Service:
         self._table = LeaseTable(settings.budget_grace_s)
         self.metrics = Metrics(self._table.unfinished)
         self._journal = journal
-        self._zygotes = Zygotes(settings.home)
-        self._launcher = Launcher(self._on_exit, self._on_lost)
-        self._endings = Endings(self._table, self._launcher, self._journal, self.metrics, settings)
-        self._monitor = Monitor(self._table, self._endings, self._journal, self.metrics, settings)
-        self._zygote_start = asyncio.Lock()
-        self._zygote_losses: deque[float] = deque(maxlen=MAX_ZYGOTE_LOSSES)
+        self.catalogue = Catalogue(self._table, journal)
+        """What there is to be seen."""
+        self._downlink = Downlink(settings, self._on_exit, self._on_lost, self.metrics.zygote_restarted)
+        self._endings = Endings(self._table, self._downlink.launcher, journal, self.metrics, settings)
+        self._monitor = Monitor(self._table, self._endings, journal, self.metrics, settings)
         self._keys = IdempotencyKeys()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._unwatched = adoption.UNWATCHED
+        self._watching: asyncio.Task[None] | None = None
         self._is_ending = False
         self._is_shut_down = False
         self._has_left = False
@@ -114,19 +101,17 @@ class Service:
         Raises WorkerError ``boot_failed`` or ``journal_unavailable``.
         """
         entries = self._journal.open_leases()
-        met = await self._meet_zygote()
-        adopted = succession.take_over(
-            entries, met.families, self._table, self._endings, self._launcher, self._unwatched
-        )
+        met = await self._downlink.meet()
+        adopted = succession.take_over(entries, met.families, self._table, self._endings, self._downlink)
         self.metrics.took_over(self._table.unfinished(), adopted=adopted)
-        self._spawn(self._monitor.run())
+        self._watching = asyncio.create_task(self._monitor.run())
 
     def health(self) -> Health:
         """Whether leases can be made, and what is wrong otherwise."""
         return supervisor_health(
             Facts(
                 is_ending=self._is_ending,
-                has_zygote=self._launcher.is_connected,
+                has_zygote=self._downlink.is_up,
                 is_journal_failing=self._journal.is_failing,
                 available_bytes=self._available_bytes(),
                 min_available_bytes=self._settings.min_available_bytes,
@@ -172,7 +157,7 @@ class Service:
     async def _lease(self, decision: Decision, caller: Caller, token: str) -> Ensured:
         command_line = await self._command_lines.find(decision.chosen)
         provider.require_model(decision.chosen, decision.model)
-        await self._require_zygote()
+        await self._downlink.require()
         with preparation.listen() as listener:
             admitted_at = time.monotonic()
             record = self._admit(decision, caller, listener.getsockname()[1], token)
@@ -215,10 +200,10 @@ class Service:
 
         Raises SurvivorsError when processes outlived SIGKILL.
         """
-        record = self._visible(lease_ref, caller)
+        record = self.catalogue.find(lease_ref, caller)
         if not isinstance(record, LeaseRecord):
             return Released(released=True, proof=record.proof if record else None)
-        return await self._release(record)
+        return await releases.release(record, self._endings)
 
     async def release_all(self, selection: Selection) -> list[LeaseReleased]:
         """End all of the selected leases at once, as :meth:`release` ends each; those that have ended are not told.
@@ -226,11 +211,7 @@ class Service:
         Raises ReleasesFailed, with the outcome of every one, when it failed for any.
         """
         records = [record for record in self._table.unfinished() if selection.includes(record)]
-        outcomes = await asyncio.gather(*map(self._release, records), return_exceptions=True)
-        told = [_told(record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
-        if not all(each.released for each in told):
-            raise ReleasesFailed(told)
-        return told
+        return await releases.release_all(records, self._endings)
 
     async def revoke(self, name: str, selection: Selection | None) -> list[LeaseReleased]:
         """Refuse an identity's token from now on, then release the selected leases of it.
@@ -240,50 +221,23 @@ class Service:
         self._identities.revoke(name)
         return [] if selection is None else await self.release_all(selection)
 
-    async def _release(self, record: LeaseRecord) -> Released:
-        proof = await asyncio.shield(self._endings.begin(record, Cause.RELEASED))
-        self._endings.recheck()
-        if proof.survivors and record.state is not State.CLOSED:
-            raise SurvivorsError(proof)
-        return Released(released=True, proof=record.proof or proof)
-
     def renew(self, lease_ref: str, ttl_s: float, caller: Caller) -> LeaseView:
         """Let a lease live for ``ttl_s`` from now.
 
         Raises RequestError ``not_found`` for one that is not live, ``not_permitted`` for more than the caller may.
         """
         caller.limits.require_ttl(ttl_s)
-        record = self._require(lease_ref, caller)
+        record = self.catalogue.require(lease_ref, caller)
         if not isinstance(record, LeaseRecord) or not record.is_live:
             raise RequestError("not_found", f"cannot renew lease {lease_ref}: it is {record.state}")
         record.expires_at = time.monotonic() + ttl_s
         self._journal.keep(record)
-        return self._view(record)
-
-    def show(self, lease_ref: str, caller: Caller) -> LeaseView:
-        """One lease. Raises RequestError ``not_found``."""
-        record = self._require(lease_ref, caller)
-        if isinstance(record, LeaseRecord):
-            observe([record])
-        return self._view(record)
-
-    def show_all(self, selection: Selection, *, ended: bool = False) -> list[LeaseView]:
-        """Every selected open lease, and with ``ended`` before them the last ones that have ended."""
-        observe(self._table.unfinished())
-        over: list[LeaseEntry] = []
-        if ended:
-            over = self._journal.ended_leases(ENDED_SHOWN, owner=selection.whose, group=selection.group)
-        return [self._view(record) for record in (*over, *self._table) if selection.includes(record)]
-
-    def log(self, lease_ref: str, caller: Caller) -> str:
-        """The end of a lease's log, without secrets. Raises RequestError ``not_found``."""
-        record = self._require(lease_ref, caller)
-        return log_tail(Path(record.lease_dir)) if isinstance(record, LeaseRecord) else record.log_tail
+        return shown(record)
 
     async def end(self) -> None:
         """Shut down; or, after :meth:`leave`, go without touching a lease."""
         if self._has_left:
-            self._launcher.leave()
+            self._downlink.leave()
         elif not self._is_shut_down:
             await self._shut_down()
 
@@ -293,8 +247,7 @@ class Service:
         endings = [self._endings.begin(record, Cause.SHUTDOWN) for record in self._table.unfinished()]
         await asyncio.gather(*endings, return_exceptions=True)
         self._stop_watching()
-        self._launcher.end()
-        await self._zygotes.end()
+        await self._downlink.end()
         self._journal.close()
 
     async def leave(self) -> None:
@@ -305,7 +258,7 @@ class Service:
             await asyncio.sleep(LEAVE_POLL_S)
         self._has_left = True
         self._stop_watching()
-        self._launcher.leave()
+        self._downlink.leave()
         self._journal.close()
         self.on_leave()
 
@@ -313,18 +266,8 @@ class Service:
         return any(record.state is not State.READY for record in self._table)
 
     def _stop_watching(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _view(self, record: LeaseEntry) -> LeaseView:
-        if isinstance(record, LeaseRecord):
-            return view(record)
-        return ended_view(record)
+        if self._watching:
+            self._watching.cancel()
 
     def _admit(self, decision: Decision, caller: Caller, port: int, token: str) -> LeaseRecord:
         if self._is_ending:
@@ -357,47 +300,6 @@ class Service:
             max_own_leases=caller.limits.max_leases,
         )
 
-    async def _require_zygote(self) -> None:
-        """Start the zygote again after it was lost. Raises WorkerError ``boot_failed``."""
-        async with self._zygote_start:
-            if not self._launcher.is_connected and not self._is_ending:
-                await self._meet_zygote()
-                self.metrics.zygote_restarted()
-
-    async def _meet_zygote(self) -> Met:
-        """The zygote that lives, when it speaks our protocol and answers; else a new one."""
-        settings = self._settings
-        if connection := await self._zygotes.find():
-            with contextlib.suppress(WorkerError):
-                met = await self._launcher.meet(
-                    connection,
-                    adopt_grace_s=settings.adopt_grace_s,
-                    timeout_s=settings.zygote_timeout_s,
-                    log=settings.log,
-                )
-                if met.ready.protocol == PROTOCOL:
-                    _log.info("zygote %s found, with %d families", met.ready.pid, len(met.families))
-                    return met
-                self._unwatched = (
-                    f"its zygote spoke protocol {met.ready.protocol}, not {PROTOCOL}, and was ended"
-                )
-                _log.error("%s", self._unwatched)
-            self._launcher.leave()
-        await self._zygotes.end()
-        try:
-            connection = self._zygotes.start()
-        except OSError as error:
-            raise WorkerError("boot_failed", f"cannot start the zygote: {error}") from error
-        met = await self._launcher.meet(
-            connection,
-            adopt_grace_s=settings.adopt_grace_s,
-            timeout_s=settings.zygote_timeout_s,
-            log=settings.log,
-        )
-        isolation = "on" if met.ready.namespaces and settings.namespaces else "off"
-        _log.info("zygote %s ready, PID namespaces %s", met.ready.pid, isolation)
-        return met
-
     async def _launch(
         self,
         record: LeaseRecord,
@@ -412,7 +314,7 @@ class Service:
         variables = self._command_lines.variables(decision.chosen)
         with preparation.memory_files(variables, record) as (variables_fd, scoreboard_fd):
             fds = (listener.fileno(), variables_fd, scoreboard_fd)
-            launching = asyncio.ensure_future(self._launcher.launch(spec, fds))
+            launching = asyncio.ensure_future(self._downlink.launcher.launch(spec, fds))
             try:
                 await asyncio.shield(launching)
             finally:
@@ -422,41 +324,11 @@ class Service:
                 record.start_family(started.launched, leader, started.namespace_fd)
                 self._journal.keep(record)
 
-    def _visible(self, lease_ref: str, caller: Caller) -> LeaseEntry | None:
-        """The lease of that ref, open or ended; another identity's is like one that never was.
-
-        For both the journal is read, so that neither time nor a failing disk tells them apart.
-        """
-        record: LeaseEntry | None = self._table.get(lease_ref)
-        if record is None or not caller.may_see(record.owner):
-            record = self._journal.get(lease_ref)
-        return record if record is not None and caller.may_see(record.owner) else None
-
-    def _require(self, lease_ref: str, caller: Caller) -> LeaseEntry:
-        record = self._visible(lease_ref, caller)
-        if record is None:
-            raise RequestError("not_found", f"cannot find lease {lease_ref}")
-        return record
-
     def _on_exit(self, message: Exited) -> None:
         self._endings.on_exit(message)
 
     def _on_lost(self) -> None:
-        """Its leases end, and another zygote is started at once, unless that has failed too often lately."""
         self._endings.on_lost()
-        now = time.monotonic()
-        is_failing = (
-            len(self._zygote_losses) == MAX_ZYGOTE_LOSSES and now - self._zygote_losses[0] < LOSSES_WINDOW_S
-        )
-        self._zygote_losses.append(now)
-        if not self._is_ending and not is_failing:
-            self._spawn(self._revive())
-
-    async def _revive(self) -> None:
-        try:
-            await self._require_zygote()
-        except WorkerError as error:
-            _log.error("%s; the next lease tries again", error)
 
 
 def _ended_while_starting(record: LeaseRecord) -> WorkerError:
@@ -466,16 +338,3 @@ def _ended_while_starting(record: LeaseRecord) -> WorkerError:
 
 def _do_nothing() -> None:
     """Nobody asked to be told."""
-
-
-def _told(record: LeaseRecord, outcome: Released | BaseException) -> LeaseReleased:
-    match outcome:
-        case Released():
-            return LeaseReleased(lease_ref=record.lease_ref, released=True, proof=outcome.proof)
-        case SurvivorsError():
-            return LeaseReleased(
-                lease_ref=record.lease_ref, released=False, proof=outcome.proof, error=outcome.message
-            )
-    _log.error("cannot release the lease", exc_info=outcome, extra={"lease_ref": record.lease_ref})
-    error = outcome.message if isinstance(outcome, EndpointError) else "an internal error was logged"
-    return LeaseReleased(lease_ref=record.lease_ref, released=False, error=error)

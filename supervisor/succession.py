@@ -14,9 +14,10 @@ from shared import processes
 from shared.scoreboard import Scoreboard
 from supervisor import adoption
 from supervisor.adoption import Fate
+from supervisor.downlink import Downlink
 from supervisor.endings import Endings
 from supervisor.entry import LeaseEntry
-from supervisor.launcher import Found, Launcher
+from supervisor.launcher import Found
 from supervisor.table import LeaseRecord, LeaseTable
 
 _log = logging.getLogger("asm_endpoint.succession")
@@ -27,14 +28,10 @@ def take_over(
     families: dict[str, Found],
     table: LeaseTable,
     endings: Endings,
-    launcher: Launcher,
-    unwatched: str,
+    downlink: Downlink,
 ) -> int:
-    """Carry out what is decided of those leases and families; returns how many leases go on.
-
-    ``unwatched`` is what is said of a lease that the zygote does not know.
-    """
-    decided = adoption.plan(entries, families, unwatched)
+    """Carry out what is decided of those leases and families; returns how many leases go on."""
+    decided = adoption.plan(entries, families, downlink.unwatched)
     for fate in decided.fates:
         record = _record(fate)
         table.add(record)
@@ -56,9 +53,9 @@ def take_over(
         )
         stranger.close()
         if stranger.exited is None:
-            launcher.stop(stranger.running.lease_ref, 0.0)
+            downlink.launcher.stop(stranger.running.lease_ref, 0.0)
         else:
-            launcher.confirm(stranger.running.lease_ref)
+            downlink.launcher.confirm(stranger.running.lease_ref)
     running = {stranger.running.lease_ref for stranger in decided.strangers if stranger.exited is None}
     endings.sweep(keep=running)
     adopted = sum(fate.cause is None for fate in decided.fates)

@@ -146,7 +146,7 @@ class Supervisor:
 
     def states(self) -> list[str]:
         """Of all leases there ever were."""
-        return [view.state for view in self.service.show_all(EVERYTHING, ended=True)]
+        return [view.state for view in self.service.catalogue.show_all(EVERYTHING, ended=True)]
 
 
 @contextlib.asynccontextmanager
@@ -304,11 +304,11 @@ def test_a_failing_journal_does_not_tell_anothers_lease_from_none(tmp_path: Path
             own.database.close()
             for ref in (lease_ref, "lease_unknown"):
                 with pytest.raises(WorkerError) as failed:
-                    own.service.show(ref, bob)
+                    own.service.catalogue.show(ref, bob)
                 assert failed.value.code == "journal_unavailable"
             assert (
-                own.service.show(lease_ref, alice).state
-                == own.service.show(lease_ref, ADMIN).state
+                own.service.catalogue.show(lease_ref, alice).state
+                == own.service.catalogue.show(lease_ref, ADMIN).state
                 == "ready"
             )
             proof = (await own.service.release(lease_ref, alice)).proof
