@@ -7,10 +7,13 @@ CLIS := .clis
 CLIS_INSTALLED := $(CLIS)/.installed
 SDKS := .sdks
 SDKS_INSTALLED := $(SDKS)/.installed
+COMPAT := .compat
+COMPAT_PINS := tests/compat/environments
+COMPAT_ENVIRONMENTS := ai-sdk $(filter-out litellm-proxy,$(patsubst $(COMPAT_PINS)/%.txt,%,$(wildcard $(COMPAT_PINS)/*.txt)))
 # In CI every required test has to run: a missing npm is an error there, elsewhere a clear skip.
 REQUIRED := $(ASM_ENDPOINT_CI)
 
-.PHONY: demo test check bench format clis sdks record-transcripts clean
+.PHONY: demo test check bench compat format clis sdks record-transcripts clean
 
 demo: $(INSTALLED)
 	$(BIN)/asm-endpoint demo
@@ -23,8 +26,12 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: $(INSTALLED) clis
+bench: $(INSTALLED) clis $(COMPAT)/litellm-proxy/.installed
 	$(BIN)/python -m pytest tests/bench -m bench
+
+# Independent clients, each in an environment of its own, through the whole stack; ends with one table.
+compat: $(INSTALLED) clis $(COMPAT_ENVIRONMENTS:%=$(COMPAT)/%/.installed)
+	$(BIN)/python -m tests.compat.run
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix
@@ -66,5 +73,18 @@ $(SDKS_INSTALLED): pyproject.toml tests/constraints.txt
 record-transcripts: $(INSTALLED) clis
 	$(BIN)/python -m tests.clis.recordings $(if $(CLI),--cli $(CLI)) $(if $(VERSION),--version $(VERSION))
 
+$(COMPAT)/%/.installed: $(COMPAT_PINS)/%.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
+$(COMPAT)/%/.installed: $(COMPAT_PINS)/%/package.json
+	rm -rf $(@D)
+	mkdir -p $(@D)
+	cp $< $(@D)/package.json
+	npm install --prefix $(@D) --no-audit --no-fund --no-package-lock --ignore-scripts --loglevel=error
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(CLIS) $(SDKS) .cli-versions .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(CLIS) $(SDKS) $(COMPAT) .cli-versions .pytest_cache .mypy_cache .ruff_cache
