@@ -55,6 +55,8 @@ FILES = (
     "/sys/devices/system/cpu",
 )
 """What libc, TLS, name resolution and language runtimes read; no folder of keys, and of no process anything."""
+ITSELF = ("/proc/self",)
+"""Who opens it is who is meant. Runtimes look up there where their stack is; amp's aborts when it may not."""
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 FSIZE_MARGIN_BYTES = 4096
 """A file as large as a process may write is over the lease's limit, so that the supervisor sees it."""
@@ -94,7 +96,7 @@ class Confinement:
             steps = self._limiting()
             if self._hardening.landlock:
                 ruleset = stack.enter_context(contextlib.closing(self._ruleset(command)))
-                steps.append(ruleset.enter)
+                steps += (functools.partial(ruleset.allow, ITSELF, READ), ruleset.enter)
             if self._hardening.locks:
                 steps.append(furnish)
             else:

@@ -68,7 +68,9 @@ def find_amp() -> Path:
     return found[0]
 
 
-def serve(executable: Path, home: Path, **variables: str) -> InferenceEndpoint:
+def serve(
+    executable: Path, home: Path, arguments: tuple[str, ...] = (), **variables: str
+) -> InferenceEndpoint:
     """A supervisor with that amp."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("AMP_API_KEY", raising=False)
@@ -77,7 +79,10 @@ def serve(executable: Path, home: Path, **variables: str) -> InferenceEndpoint:
         for name, value in variables.items():
             patch.setenv(name, value)
         return InferenceEndpoint(
-            serve_arguments=("--set", f"first_output_s={FIRST_OUTPUT_S}", "--set", "status_hold_s=60")
+            serve_arguments=(
+                *("--set", f"first_output_s={FIRST_OUTPUT_S}", "--set", "status_hold_s=60"),
+                *arguments,
+            )
         )
 
 

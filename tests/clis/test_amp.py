@@ -122,6 +122,17 @@ def test_the_real_amp_is_refused(amp: Path, tmp_path: Path, status: int | None, 
             refuse_a_turn(endpoint, code)
 
 
+def test_the_real_amp_gets_as_far_behind_its_locks(amp: Path, tmp_path: Path):
+    """To its service, with the key."""
+    locks = ("--harden", "landlock", "--harden", "uid")
+    with (
+        RefusingService(401) as service,
+        serve(amp, tmp_path, locks, AMP_API_KEY=KEY, AMP_URL=service.url) as endpoint,
+    ):
+        refuse_a_turn(endpoint, "provider_auth_failed")
+        assert service.first_contact_s is not None
+
+
 def refuse_a_turn(endpoint: InferenceEndpoint, code: str) -> None:
     """One turn that fails with that code, and a release that leaves nothing."""
     leased = lease_of(endpoint)

@@ -55,10 +55,11 @@ OUTSIDE = {
     "[[read:{neighbour}/workspace/note]]":     (DENIED, DONE),
     "[[create:{neighbour}/workspace/planted]]": (DENIED, DONE),
     "[[read:/proc/{leader}/environ]]":         (DENIED, DENIED),
-    "[[read:/proc/self/environ]]":             (DENIED, DONE),
+    "[[read:/proc/self/root{home}/private]]":  (DENIED, DENIED),
 }  # fmt: skip
 """Without a lock, every one of these is done. A user of their own keeps leases from us, not from each other."""
 INSIDE = (
+    "[[read:/proc/self/maps]]",
     "[[create:{own}/workspace/mine]]",
     "[[create:{own}/home/mine]]",
     "[[create:{own}/tmp/mine]]",

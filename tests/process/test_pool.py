@@ -35,10 +35,16 @@ def run(scenario: Callable[[Session], Awaitable[None]], standby: int, limits: Tu
 def running() -> set[int]:
     """Command lines that run below this process."""
     return {
-        child.pid
-        for child in psutil.Process().children(recursive=True)
-        if child.status() != psutil.STATUS_ZOMBIE and any("echo_cli" in part for part in child.cmdline())
+        child.pid for child in psutil.Process().children(recursive=True) if "echo_cli" in command_line(child)
     }
+
+
+def command_line(process: psutil.Process) -> str:
+    """Its argv as one text; empty when it has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie too
+        return ""
 
 
 async def until(condition: Callable[[], bool]) -> None:
