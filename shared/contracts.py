@@ -191,7 +191,7 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class LeaseLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a lease's processes may use; over any of it the lease ends. None is no limit.
 
-    All processes of the lease count, its server's two as well, which begin with some 70 MB, 20 open files.
+    All processes of the lease count, those of its server too: two or three, 70 MB and more, some 40 open files.
     """
 
     memory_bytes: Count | None = None
