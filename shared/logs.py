@@ -152,9 +152,9 @@ class ConsoleFormatter(_Formatter):
 class LineHandler(logging.Handler):
     """Writes whole lines to a descriptor. What cannot be written is lost: a full disk stops nothing else.
 
-    The file behind the descriptor never grows beyond ``max_bytes``: its older half gives way, in place, because other
-    processes append to it through descriptors of their own. A line that one of them writes in that very moment may be
-    lost with it.
+    A file that the descriptor appends to never grows beyond ``max_bytes``: its older half gives way, in place, because
+    other processes append to it through descriptors of their own. A line that one of them writes in that very moment
+    may be lost with it.
     """
 
     def __init__(self, fd: int, max_bytes: int | None = None) -> None:
@@ -175,7 +175,7 @@ class LineHandler(logging.Handler):
 
 
 def _make_room(fd: int, wanted: int, max_bytes: int) -> None:
-    if os.fstat(fd).st_size + wanted <= max_bytes:
+    if os.fstat(fd).st_size + wanted <= max_bytes or not fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND:
         return
     fcntl.lockf(fd, fcntl.LOCK_EX)
     try:

@@ -20,6 +20,7 @@ from supervisor.statefolder import StateFolder
 END_WAIT_S = 60.0
 """For the embedded supervisor to end all its leases."""
 LOG_NAME = "supervisor.log"
+LOG_BYTES = 1024 * 1024
 
 
 class InferenceEndpoint(SupervisorClient):
@@ -45,12 +46,13 @@ class InferenceEndpoint(SupervisorClient):
         )
         folder = StateFolder(self.home)
         token = folder.admin_token()
-        with socket.create_server((DEFAULT_HOST, 0)) as listener, open(self.home / LOG_NAME, "ab") as log:
+        with socket.create_server((DEFAULT_HOST, 0)) as listener, open(self.home / LOG_NAME, "a+b") as log:
             url = "http://{}:{}".format(*listener.getsockname()[:2])
             self._process = subprocess.Popen(
                 (
                     sys.executable, "-P", "-m", "supervisor", "serve", "--home", str(self.home),
-                    "--fd", str(listener.fileno()), "--until-stdin-closes", *serve_arguments,
+                    "--fd", str(listener.fileno()), "--until-stdin-closes", "--log-bytes", str(LOG_BYTES),
+                    *serve_arguments,
                 ),
                 pass_fds=(listener.fileno(),),
                 stdin=subprocess.PIPE,

@@ -72,6 +72,12 @@ def add_parsers(parsers: Parsers) -> None:
         help="log prompts and answers too; never secrets (default: neither)",
     )
     parser.add_argument(
+        "--log-bytes",
+        type=_bytes,
+        metavar="N",
+        help="where stderr appends to a file, let its older half go when it is longer (default: it may grow)",
+    )
+    parser.add_argument(
         "--fd", type=int, metavar="N", help="serve on this inherited listening socket instead"
     )
     parser.add_argument("--until-stdin-closes", action="store_true", help="end when stdin does")
@@ -100,6 +106,7 @@ def serve(options: argparse.Namespace) -> int:
         format=options.log_format or ("console" if console.is_terminal(sys.stderr) else "json"),
         level=options.log_level,
         content=options.log_content,
+        max_bytes=options.log_bytes,
     )
     settings = Settings(
         home=home,
@@ -151,4 +158,10 @@ def _ask_to_leave(home: Path, wait_s: float) -> None:
 def _port(text: str) -> int:
     if not (text.isdecimal() and int(text) <= MAX_PORT):
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to {MAX_PORT}")
+    return int(text)
+
+
+def _bytes(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
     return int(text)

@@ -277,6 +277,15 @@ def test_on_a_terminal_lines_are_for_people(tmp_path: Path):
         os.close(ours)
 
 
+def test_an_embedded_supervisor_s_log_is_bounded(monkeypatch: pytest.MonkeyPatch):
+    """And any other one's, where it appends to a file and is told to."""
+    with serving(monkeypatch, "--log-bytes", "4096") as endpoint:
+        for _ in range(50):
+            endpoint.endpoints()
+        assert 0 < (endpoint.home / "supervisor.log").stat().st_size <= 4096
+        assert lines_of(endpoint.home / "supervisor.log")[-1]["path"] == "/v1/endpoints"
+
+
 def test_a_lease_s_log_is_bounded(monkeypatch: pytest.MonkeyPatch):
     """By a bound with a name; the newest lines are there."""
     bound_bytes = 8192

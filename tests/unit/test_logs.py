@@ -208,6 +208,16 @@ def test_without_a_bound_it_grows(log_fd: int):
     assert os.fstat(log_fd).st_size > 1000
 
 
+def test_only_a_file_that_is_appended_to_is_cut(tmp_path: Path):
+    """Elsewhere a cut would leave a hole, or hit what somebody else reads."""
+    fd = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT, 0o600)
+    handler = LineHandler(fd, max_bytes=100)
+    for number in range(50):
+        handler.emit(record("line %d", number))
+    os.close(fd)
+    assert len((tmp_path / "log").read_text().splitlines()) == 50
+
+
 def test_a_line_longer_than_the_whole_bound_stops_nothing(log_fd: int, tmp_path: Path):
     """It is written alone, and the file is small again after the next line."""
     handler = LineHandler(log_fd, max_bytes=100)
