@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from shared.contracts import (
     InferenceRequest,
     LeaseOptions,
 )
+from shared.errors import KINDS
 from shared.health import Health
 from supervisor.caller import CallerLimits
 from supervisor.views import LeaseReleased, LeaseView, NewToken, Released, TokenView
@@ -24,6 +26,18 @@ REF = "#/components/schemas/{name}"
 Json = dict[str, Any]
 ADMIN_ONLY: list[Json] = [{"adminToken": []}]
 EVERY_CALLER: list[Json] = [*ADMIN_ONLY, {"apiToken": []}]
+ANYWHERE = ("internal_error", "misdirected_host")
+WITH_A_TOKEN = ("journal_unavailable", "not_permitted", "unauthorized")
+WITH_A_BODY = ("invalid_request", "request_too_large")
+IN_A_LEASE_REQUEST = (
+    "conflicting_options", "idempotency_key_reused", "incompatible", "invalid_consumer_manifest", "invalid_context",
+    "invalid_lease_options", "missing_model_identity", "unsupported_endpoint_provider", "unsupported_extension",
+    "unsupported_provider",
+)  # fmt: skip
+IN_A_START = (
+    "at_capacity", "boot_failed", "cli_not_found", "lease_closed", "memory_pressure", "not_logged_in",
+    "provider_crashed", "shutting_down", "survivors",
+)  # fmt: skip
 
 
 class EnsureBody(msgspec.Struct, kw_only=True):
@@ -134,7 +148,12 @@ def document(version: str) -> Json:
         },
         "paths": {
             "/healthz": {
-                "get": _operation("Whether leases can be made, and what is wrong", Health, security=[])
+                "get": _operation(
+                    "Whether leases can be made, and what is wrong",
+                    Health,
+                    security=[],
+                    also={"503": _answer("They cannot", Health)},
+                )
             },
             "/metrics": {"get": _operation("Prometheus metrics", security=ADMIN_ONLY)},
             "/openapi.json": {"get": _operation("This document")},
@@ -145,53 +164,90 @@ def document(version: str) -> Json:
             "/v1/endpoints": {
                 "get": {
                     **_operation(
-                        "Every open lease the caller may see, and ended ones if asked for", LeaseList
+                        "Every open lease the caller may see, and ended ones if asked for",
+                        LeaseList,
+                        errors=("invalid_request",),
                     ),
                     "parameters": [_query("group"), _query("owner"), ended],
                 },
                 "delete": {
-                    **_operation("End the leases of a group or an owner at once, with proofs", ReleasedList),
+                    **_operation(
+                        "End the leases of a group or an owner at once, with proofs",
+                        ReleasedList,
+                        errors=("invalid_request", "survivors"),
+                    ),
                     "parameters": [_query("group"), _query("owner")],
                 },
                 "post": {
-                    **_operation("Lease an endpoint", EnsureAnswer, body=EnsureBody, status="201"),
+                    **_operation(
+                        "Lease an endpoint",
+                        EnsureAnswer,
+                        body=EnsureBody,
+                        status="201",
+                        errors=(*IN_A_LEASE_REQUEST, *IN_A_START),
+                    ),
                     "parameters": [key],
                 },
             },
             "/v1/endpoints/{lease_ref}": {
                 "parameters": [lease_ref],
-                "get": _operation("One lease", LeaseView),
-                "delete": _operation("End a lease, with proof", Released),
+                "get": _operation("One lease", LeaseView, errors=("not_found",)),
+                "delete": _operation("End a lease, with proof", Released, errors=("survivors",)),
             },
             "/v1/endpoints/{lease_ref}/log": {
                 "parameters": [lease_ref],
-                "get": _operation("The end of a lease's log, without secrets", LeaseLog),
+                "get": _operation(
+                    "The end of a lease's log, without secrets", LeaseLog, errors=("not_found",)
+                ),
             },
             "/v1/leave": {
                 "post": _operation(
-                    "Leave every lease to the next supervisor, and end", Left, security=ADMIN_ONLY
+                    "Leave every lease to the next supervisor, and end",
+                    Left,
+                    security=ADMIN_ONLY,
+                    errors=("shutting_down",),
                 )
             },
             "/v1/endpoints/{lease_ref}/renew": {
                 "parameters": [lease_ref],
-                "post": _operation("Let a lease live longer", LeaseView, body=Renewal),
+                "post": _operation(
+                    "Let a lease live longer",
+                    LeaseView,
+                    body=Renewal,
+                    errors=("invalid_lease_options", "not_found"),
+                ),
             },
             "/v1/tokens": {
                 "get": _operation("Every named token, never itself", TokenList, security=ADMIN_ONLY),
                 "post": _operation(
-                    "Add a token", NewToken, body=TokenBody, status="201", security=ADMIN_ONLY
+                    "Add a token",
+                    NewToken,
+                    body=TokenBody,
+                    status="201",
+                    security=ADMIN_ONLY,
+                    errors=("name_taken",),
                 ),
             },
             "/v1/tokens/{name}": {
                 "parameters": [token_name],
                 "delete": {
-                    **_operation("Refuse a token from now on", Revoked, security=ADMIN_ONLY),
+                    **_operation(
+                        "Refuse a token from now on",
+                        Revoked,
+                        security=ADMIN_ONLY,
+                        errors=("invalid_request", "not_found", "survivors"),
+                    ),
                     "parameters": [_query("release", "boolean")],
                 },
             },
             "/v1/tokens/{name}/rotate": {
                 "parameters": [token_name],
-                "post": _operation("A new token in place of the old one", NewToken, security=ADMIN_ONLY),
+                "post": _operation(
+                    "A new token in place of the old one",
+                    NewToken,
+                    security=ADMIN_ONLY,
+                    errors=("not_found",),
+                ),
             },
         },
     }
@@ -204,15 +260,35 @@ def _operation(
     body: type | None = None,
     status: str = "200",
     security: list[Json] | None = None,
+    errors: tuple[str, ...] = (),
+    also: Json | None = None,
 ) -> Json:
+    """One method of a path. ``errors`` are the codes of its own; those of its body and its token come with them."""
+    security = EVERY_CALLER if security is None else security
+    codes = {*ANYWHERE, *(WITH_A_TOKEN if security else ()), *(WITH_A_BODY if body else ()), *errors}
     operation: Json = {
         "summary": summary,
-        "security": EVERY_CALLER if security is None else security,
-        "responses": {status: {"description": summary, **_content(answer)}, "default": _error()},
+        "security": security,
+        "responses": {status: _answer(summary, answer), **_errors(codes), **(also or {})},
     }
     if body:
         operation["requestBody"] = {"required": True, **_content(body)}
     return operation
+
+
+def _answer(description: str, kind: type | None) -> Json:
+    return {"description": description, **_content(kind)}
+
+
+def _errors(codes: Iterable[str]) -> Json:
+    """An answer for each status that these codes have."""
+    by_status: dict[str, list[str]] = {}
+    for code in sorted(codes):
+        by_status.setdefault(str(KINDS[code].status), []).append(f"`{code}`")
+    return {
+        status: _answer(f"A typed error: {', '.join(names)}", ErrorBody)
+        for status, names in sorted(by_status.items())
+    }
 
 
 def _in_path(name: str) -> Json:
@@ -221,10 +297,6 @@ def _in_path(name: str) -> Json:
 
 def _query(name: str, kind: str = "string") -> Json:
     return {"name": name, "in": "query", "schema": {"type": kind}}
-
-
-def _error() -> Json:
-    return {"description": "A typed error", **_content(ErrorBody)}
 
 
 def _content(kind: type | None) -> Json:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 
+from shared.errors import KINDS
 from supervisor.api import OPEN_PATHS, create_app
 from supervisor.openapi import ADMIN_ONLY, EVERY_CALLER, document
 
@@ -31,6 +32,20 @@ def test_who_may_do_what_is_as_described():
                 assert operation["security"] == (
                     [] if path in OPEN_PATHS else EVERY_CALLER if is_for_all else ADMIN_ONLY
                 )
+
+
+def test_every_error_is_one_of_its_operation():
+    """Each status is described by its codes, which have it; none is left to a default."""
+    for path, operations in document("0")["paths"].items():
+        for name, operation in operations.items():
+            if name == "parameters":
+                continue
+            responses = operation["responses"]
+            assert "default" not in responses, path
+            for status, answer in responses.items():
+                for code in re.findall(r"`(\w+)`", answer["description"]):
+                    assert str(KINDS[code].status) == status, (path, code)
+            assert {"401", "421", "500"} - set(responses) <= ({"401"} if path in OPEN_PATHS else set()), path
 
 
 def test_every_reference_resolves():
