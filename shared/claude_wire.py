@@ -13,7 +13,11 @@ turn. Facts measured on claude 2.1.330, recorded in ``tests/transcripts/claude``
 * ``assistant`` lines of model ``<synthetic>`` carry error texts, never an answer.
 * A slash command that the command line runs itself is a success with ``num_turns: 0``.
 * ``client_composed`` keeps ``@file`` and ``/command`` prompts plain text; for versions that do not know it,
-  a line break before a ``/`` does.
+  a line break before a ``/`` does. In a list of parts only the last one could be a command.
+* An ``apply_flag_settings`` control request before the message sets the turn's effort and its most output tokens.
+* With a ``jsonSchema`` in ``initialize`` the model has one tool, whose input is the answer; the command line checks it,
+  and ends the turn well or badly without another model request. It says nothing about a schema that it does not take,
+  and then has no such tool.
 """
 
 from __future__ import annotations
@@ -39,9 +43,12 @@ from shared.events import (
     ToolUse,
     Usage,
 )
-from shared.provider import Prompt
+from shared.provider import Image, Prompt
 
 COMMAND_START = "/"
+MAX_TOKENS_VARIABLE = "CLAUDE_CODE_MAX_OUTPUT_TOKENS"
+SCHEMA_TOOL = "StructuredOutput"
+OUT_OF_TURNS = "error_max_turns"
 SYNTHETIC_MODEL = "<synthetic>"
 ENDING_STOP_REASONS = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
 STDERR_TAIL_CHARS = 400
@@ -102,7 +109,7 @@ class SignatureDelta(msgspec.Struct, tag="signature_delta"):
 
 
 class InputJsonDelta(msgspec.Struct, tag="input_json_delta"):
-    pass
+    partial_json: str = ""
 
 
 class CitationsDelta(msgspec.Struct, tag="citations_delta"):
@@ -160,6 +167,7 @@ class SystemLine(msgspec.Struct, tag="system"):
     subtype: str | None = None
     session_id: str | None = None
     model: str | None = None
+    tools: list[str] = []
     attempt: int | None = None
     error_status: int | None = None
 
@@ -225,6 +233,8 @@ class ClaudeConnection:
         self._hides_commands = hides_commands
         self.is_spent = False
         self._turn_id: str | None = None
+        self._wants_schema = False
+        self._schema_call_id: str | None = None
         self._usage: WireUsage | None = None
         self._out = b""
 
@@ -232,23 +242,24 @@ class ClaudeConnection:
         """Nothing: the only ``initialize`` that counts carries the turn's system prompt."""
 
     def start_turn(self, turn_id: str, prompt: Prompt) -> None:
-        """The ``initialize`` request and the user message."""
+        """The turn's settings if it has any, the ``initialize`` request, and the user message."""
         self._turn_id = turn_id
-        text = prompt.text
-        if self._hides_commands and text.startswith(COMMAND_START):
-            text = f"\n{text}"
-        initialize = {"subtype": "initialize", "hooks": None, "systemPrompt": [prompt.system]}
-        lines = (
-            {"type": "control_request", "request_id": "initialize", "request": initialize},
+        self._wants_schema = prompt.output_schema is not None
+        initialize: dict[str, Any] = {"subtype": "initialize", "hooks": None, "systemPrompt": [prompt.system]}
+        if self._wants_schema:
+            initialize["jsonSchema"] = prompt.output_schema
+        if settings := _settings(prompt):
+            self._request({"subtype": "apply_flag_settings", "settings": settings})
+        self._request(initialize)
+        self._send(
             {
                 "type": "user",
-                "message": {"role": "user", "content": text},
+                "message": {"role": "user", "content": self._content(prompt)},
                 "parent_tool_use_id": None,
                 "session_id": "",
                 "client_composed": True,
-            },
+            }
         )
-        self._out += b"".join(_encode(line) + b"\n" for line in lines)
 
     def data_to_send(self) -> bytes:
         """What was not yet given out."""
@@ -265,7 +276,7 @@ class ClaudeConnection:
         for line in _decoded(lines):
             if type(line) is StreamEventLine and type(line.event) is ContentBlockDelta:
                 delta = line.event.delta
-                if type(delta) is TextDelta:
+                if type(delta) is TextDelta and not self._wants_schema:
                     add(AssistantDelta(delta.text))
                     continue
             events += [line] if isinstance(line, Notice | Failure) else self._events(line)
@@ -287,31 +298,61 @@ class ClaudeConnection:
         message = f"the command line ended with exit code {exit_code} before its result: {cause}"
         return [(turn_id, [Failure(code="provider_crashed", message=message)])]
 
+    def _request(self, request: dict[str, Any]) -> None:
+        self._send({"type": "control_request", "request_id": request["subtype"], "request": request})
+
+    def _send(self, line: dict[str, Any]) -> None:
+        self._out += _encode(line) + b"\n"
+
+    def _content(self, prompt: Prompt) -> str | list[dict[str, Any]]:
+        parts = prompt.parts()
+        last = parts[-1]
+        if self._hides_commands and isinstance(last, str) and last.startswith(COMMAND_START):
+            parts[-1] = f"\n{last}"
+        return "".join(map(str, parts)) if not prompt.images else [_block(part) for part in parts]
+
     def _events(self, line: Line) -> list[Event]:
         match line:
             case StreamEventLine(event=event):
                 return self._stream_events(event)
             case AssistantLine(message=message):
-                return _message_events(message)
+                return self._message_events(message)
             case ResultLine():
                 return self._outcome(line)
             case SystemLine(subtype="init"):
-                return [RunStarted(provider_session_id=line.session_id, model=line.model)]
+                return self._begun(line)
             case SystemLine(subtype="api_retry"):
                 return [Notice(f"retry {line.attempt} after status {line.error_status}")]
         return []
 
+    def _begun(self, line: SystemLine) -> list[Event]:
+        started = RunStarted(provider_session_id=line.session_id, model=line.model)
+        if not self._wants_schema or SCHEMA_TOOL in line.tools:
+            return [started]
+        self.would_go_on = True
+        text = "the command line does not take this JSON schema"
+        return [started, Failure(code="provider_rejected_request", message=text)]
+
     def _stream_events(self, event: Any) -> list[Event]:
         match event:
-            case ContentBlockDelta(delta=ThinkingDelta(thinking=thinking)):
-                return [Thinking(thinking)] if thinking else []
+            case ContentBlockDelta(delta=delta):
+                return self._delta(delta)
             case ContentBlockStart(content_block=block):
-                return _tool_events(block)
+                return self._tool_events(block)
             case MessageStart(message=message) if message.usage:
                 self._usage = message.usage
                 return [CostUpdate(message.usage.counted())]
             case MessageDelta():
                 return self._message_delta(event)
+        return []
+
+    def _delta(self, delta: Any) -> list[Event]:
+        """Text is the answer, but beside one that has a schema it is none."""
+        match delta:
+            case ThinkingDelta(thinking=text) | TextDelta(text=text) if text:
+                return [Thinking(text)]
+            case InputJsonDelta(partial_json=text) if text and self._wants_schema:
+                return [AssistantDelta(text)]
         return []
 
     def _message_delta(self, event: MessageDelta) -> list[Event]:
@@ -334,22 +375,50 @@ class ClaudeConnection:
             cost_usd = line.total_cost_usd
             return [Result(stop_reason=line.stop_reason, text=line.result, usage=usage, cost_usd=cost_usd)]
         has_counted = usage is not None and (usage.total_tokens or self._usage is None)
-        return [CostUpdate(usage if has_counted else None, line.total_cost_usd), _failure(line)]
+        return [CostUpdate(usage if has_counted else None, line.total_cost_usd), self._failure(line)]
 
+    def _failure(self, line: ResultLine) -> Failure:
+        if self._wants_schema and line.subtype == OUT_OF_TURNS:
+            return Failure(code="schema_mismatch", message="the model's answer does not have the JSON schema")
+        return _failure(line)
 
-def _message_events(message: Message) -> list[Event]:
-    if message.model == SYNTHETIC_MODEL or isinstance(message.content, str):
-        return []
-    events: list[Event] = []
-    for block in message.content:
-        events += [AssistantMessage(block.text)] if block.type == "text" else _tool_events(block)
-    return events
+    def _message_events(self, message: Message) -> list[Event]:
+        if message.model == SYNTHETIC_MODEL or isinstance(message.content, str):
+            return []
+        events: list[Event] = []
+        for block in message.content:
+            if block.type != "text":
+                events += self._tool_events(block)
+            elif not self._wants_schema:
+                events.append(AssistantMessage(block.text))
+        return events
 
-
-def _tool_events(block: ContentBlock) -> list[Event]:
-    if block.type.endswith("tool_use"):
+    def _tool_events(self, block: ContentBlock) -> list[Event]:
+        """A request for a tool; but the one call that gives the answer its schema is none."""
+        if not block.type.endswith("tool_use"):
+            return []
+        if self._wants_schema and block.name == SCHEMA_TOOL and self._schema_call_id in (None, block.id):
+            self._schema_call_id = block.id
+            return []
         return [ToolUse(tool_name=block.name, tool_call_id=block.id)]
-    return []
+
+
+def _settings(prompt: Prompt) -> dict[str, Any]:
+    """What the turn sets of claude's own settings."""
+    settings: dict[str, Any] = {}
+    if prompt.max_tokens is not None:
+        settings["env"] = {MAX_TOKENS_VARIABLE: str(prompt.max_tokens)}
+    if prompt.reasoning_effort is not None:
+        settings["effortLevel"] = prompt.reasoning_effort
+    return settings
+
+
+def _block(part: str | Image) -> dict[str, Any]:
+    """A content block of Anthropic's."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    source = {"type": "base64", "media_type": part.media_type, "data": part.base64}
+    return {"type": "image", "source": source}
 
 
 def _failure(line: ResultLine) -> Failure:

@@ -8,6 +8,9 @@ this project. One word is one delta; usage is word counts. Markers in the user's
 ``[[burst:N]]``
     N short deltas, written as fast as the pipe takes them (at most 100 000)
 
+As a turn's settings, it takes the most words of its answer (``max_tokens`` is then its stop reason), and a JSON schema:
+the answer is the user's text when that is a JSON object, else one made for the schema, with that text as its strings.
+
 Only with ``--misbehave`` (the supervisor's variable ASM_ENDPOINT_ECHO_MISBEHAVE=1; for tests of the supervisor):
 
 ``[[silence]]`` nothing more is printed, ``[[garbage]]`` a line that is not JSON, ``[[half-line]]`` half a line and
@@ -26,6 +29,7 @@ processes, ``[[open:N]]`` descriptors, ``[[write:BYTES]]`` disk in the working d
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -33,6 +37,10 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a tenth of the start-up would be the import of typing
+    from typing import Any
 
 MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
 BENIGN = {"pause", "burst"}
@@ -48,6 +56,13 @@ ATTEMPTS = {
     "supervise": lambda path: supervise(path),  # noqa: PLW0108  # which is further down
 }
 MAX_BURST = 100_000
+MAX_DEPTH = 8
+TEXT_BLOCK = ({"type": "text", "text": ""}, "text_delta", "text")
+SCHEMA_BLOCK = (
+    {"type": "tool_use", "id": "toolu_0", "name": "StructuredOutput"},
+    "input_json_delta",
+    "partial_json",
+)
 WRITE_BYTES = 64 * 1024
 held: list[object] = []
 MAX_SLEEP_S = 600.0
@@ -58,16 +73,18 @@ def main(argv: list[str]) -> None:
     """Serve turns from stdin until it closes."""
     known = BENIGN | MISBEHAVIOUR if "--misbehave" in argv else BENIGN
     model = argv[argv.index("--model") + 1] if "--model" in argv else "echo"
+    wishes: dict[str, Any] = {}
     for line in sys.stdin.buffer:
         message = json.loads(line)
         if message["type"] == "control_request":
+            wishes |= message["request"] | message["request"].get("settings", {}).get("env", {})
             reply = {"subtype": "success", "request_id": message["request_id"]}
             put({"type": "control_response", "response": reply})
         elif message["type"] == "user":
-            answer(message["message"]["content"], model, known)
+            answer(message["message"]["content"], model, known, wishes)
 
 
-def answer(prompt: str, model: str, known: set[str]) -> None:
+def answer(prompt: str, model: str, known: set[str], wishes: dict[str, Any]) -> None:
     """One turn: the lines claude would print."""
     markers = {name: value for name, value in MARKER.findall(prompt) if name in known}
     text = MARKER.sub(lambda match: "" if match[1] in known else match[0], prompt)
@@ -78,25 +95,70 @@ def answer(prompt: str, model: str, known: set[str]) -> None:
     for name, attempt in ATTEMPTS.items():
         if name in markers:
             text = outcome_of(attempt, markers[name])
-    words = words_of(text)
+    schema = wishes.get("jsonSchema")
+    if schema:
+        text = json.dumps(parsed(text) or instance(schema, text, schema))
+    words = words_of(text)[: int(wishes.get("CLAUDE_CODE_MAX_OUTPUT_TOKENS", MAX_BURST))]
+    is_whole = "".join(words) == text
+    text = "".join(words)
     usage = {"input_tokens": len(prompt.split()), "output_tokens": 0}
-    put({"type": "system", "subtype": "init", "session_id": str(os.getpid()), "model": model, "tools": []})
+    init = {"session_id": str(os.getpid()), "model": model, "tools": ["StructuredOutput"] if schema else []}
+    put({"type": "system", "subtype": "init", **init})
     use_up(markers)
     misbehave(markers)
     event({"type": "message_start", "message": {"model": model, "content": [], "usage": usage}})
+    block, delta, name = TEXT_BLOCK if not schema else SCHEMA_BLOCK
     if "burst" in markers:
         text = burst(min(int(markers["burst"]), MAX_BURST))
     elif "whole" not in markers:
-        event({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+        event({"type": "content_block_start", "index": 0, "content_block": block})
         for word in words:
             nap(markers.get("pause"))
-            event({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": word}})
+            event({"type": "content_block_delta", "index": 0, "delta": {"type": delta, name: word}})
     usage = {**usage, "output_tokens": len(text.split())}
-    put({"type": "assistant", "message": {"model": model, "content": [{"type": "text", "text": text}]}})
+    if not schema:
+        block = {"type": "text", "text": text}
+    put({"type": "assistant", "message": {"model": model, "content": [block]}})
     event({"type": "content_block_stop", "index": 0})
-    event({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": usage})
+    reason = "end_turn" if is_whole else "max_tokens"
+    event({"type": "message_delta", "delta": {"stop_reason": reason}, "usage": usage})
     event({"type": "message_stop"})
     finish(markers, text, usage)
+
+
+def parsed(text: str) -> object:
+    """The JSON object in a text; None when it is no such thing."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def instance(schema: Any, text: str, root: Any, depth: int = 0) -> Any:
+    """A small value that has the schema, as far as types, properties, choices and references in it say."""
+    schema = chosen(schema, root)
+    if depth > MAX_DEPTH or "const" in schema or "enum" in schema:
+        return schema.get("const", *schema.get("enum", ())[:1])
+    kind = schema.get("type", "object")
+    kind = kind[0] if isinstance(kind, list) else kind
+    if kind == "object":
+        properties = schema.get("properties", {})
+        return {name: instance(each, text, root, depth + 1) for name, each in properties.items()}
+    if kind == "array":
+        return [instance(schema.get("items", {}), text, root, depth + 1)] * schema.get("minItems", 1)
+    return {"string": text, "integer": 1, "number": 1.5, "boolean": True}.get(kind)
+
+
+def chosen(schema: Any, root: Any) -> dict[str, Any]:
+    """The schema that another one refers to, or gives as its first choice."""
+    for _ in range(MAX_DEPTH):
+        choices = next((schema[name] for name in ("anyOf", "oneOf", "allOf") if schema.get(name)), None)
+        if "$ref" in schema:
+            schema = functools.reduce(lambda at, step: at[step], schema["$ref"].split("/")[1:], root)
+        elif choices:
+            schema = choices[0]
+    return dict(schema) if isinstance(schema, dict) else {}
 
 
 def outcome_of(attempt: Callable[[str], None], target: str) -> str:

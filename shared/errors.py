@@ -92,6 +92,7 @@ PROVIDER_KINDS: dict[str, Kind] = {
     "provider_protocol_error": Kind(502, _SERVER),
     "provider_timeout": Kind(504, "timeout_error"),
     "tool_use_refused": Kind(502, _SERVER),
+    "schema_mismatch": Kind(502, _SERVER),
     "turn_cancelled": Kind(499, _SERVER),
 }
 

@@ -87,11 +87,35 @@ class TurnOptions(msgspec.Struct, frozen=True, kw_only=True):
     image_types: tuple[str, ...] = ()
 
 
+class Image(msgspec.Struct, frozen=True, kw_only=True):
+    """An image of a prompt, its bytes in base64. It stands before the character ``at`` of the prompt's text."""
+
+    media_type: str
+    base64: str
+    at: int
+
+
 class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn's input: the user's text, and the system prompt ("" for none)."""
+    """One turn's input: the user's text, the system prompt ("" for none), and what the provider's options allow.
+
+    ``output_schema`` is the JSON schema that the answer has to have.
+    """
 
     text: str
     system: str = ""
+    images: tuple[Image, ...] = ()
+    output_schema: Mapping[str, Any] | None = None
+    max_tokens: int | None = None
+    reasoning_effort: str | None = None
+
+    def parts(self) -> list[str | Image]:
+        """The text, cut where images stand, and the images, in order; nothing empty, if that is not all."""
+        parts: list[str | Image] = []
+        start = 0
+        for image in self.images:
+            parts += [self.text[start : image.at], image]
+            start = image.at
+        return [part for part in (*parts, self.text[start:]) if part] or [self.text]
 
 
 class CommandInputs(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from shared.contracts import (
     ConsumerManifest,
     EndpointCapabilities,
 )
-from shared.provider import Provider
+from shared.provider import Provider, TurnOptions
 
 DEFAULT_MANAGEMENT_MODES = (MANAGEMENT_MODE,)
 COMPLETION_CAPABILITIES = frozenset({"streaming", "reasoning", "thinking", "tools", "extensions", "mcp"})
@@ -37,6 +37,8 @@ class Publication(msgspec.Struct, frozen=True, kw_only=True):
     common_surface_only: bool = msgspec.field(name="common_surface_only?")
     streaming_granularity: str
     """``delta`` where pieces come as the model makes them, ``message`` where only whole messages do."""
+    turn_options: TurnOptions
+    """Which fields of a request are honoured because the command line takes them."""
     derivation: dict[str, str]
     profile_capabilities: tuple[str, ...]
 
@@ -66,6 +68,7 @@ def derive_publication(provider: Provider) -> Publication:
         cli_agent_v2=native and profile >= AGENT_CAPABILITIES,
         common_surface_only=not native,
         streaming_granularity="message" if provider.streams_whole_messages else "delta",
+        turn_options=provider.turn_options,
         derivation={
             "cli_completion_v1": "prompt_driven_cli_profile",
             "cli_streaming_v1": "streaming_profile_capability",

@@ -21,6 +21,8 @@ from shared.result import Projection
 from shared.scoreboard import Scoreboard
 
 CHARS_PER_TOKEN = 4
+CHARS_PER_IMAGE = 1600 * CHARS_PER_TOKEN
+"""As much as a model service counts for a large one, in characters."""
 MIN_LEFT_S = 0.001
 """Time is charged in whole milliseconds."""
 MAX_PER_TURN = 10**12

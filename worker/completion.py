@@ -14,9 +14,12 @@ import msgspec
 from shared.errors import RequestError
 from shared.openai import uses_tools
 from shared.provider import Prompt, TurnOptions
+from worker.formats import read_schema
 from worker.parameters import ignored_names
 from worker.prompt import read_prompt
 from worker.stop import read_stop
+
+NO_OPTIONS = TurnOptions()
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,7 +33,7 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_request(
-    body: Any, *, model: str, streaming: bool, options: TurnOptions | None = None
+    body: Any, *, model: str, streaming: bool, options: TurnOptions = NO_OPTIONS
 ) -> CompletionRequest:
     """The request in ``body`` for an endpoint pinned to ``model``, whose command line takes these ``options``.
 
@@ -51,14 +54,36 @@ def read_request(
             param="tools",
         )
     include_usage = _include_usage(body.get("stream_options"))
-    ignored = ignored_names(body, options or TurnOptions())
+    ignored = ignored_names(body, options)
     return CompletionRequest(
-        prompt=read_prompt(body),
+        prompt=_prompt(body, options),
         stream=stream,
         include_usage=include_usage,
         stop=read_stop(body.get("stop")),
         ignored=ignored,
     )
+
+
+def _prompt(body: Mapping[str, Any], options: TurnOptions) -> Prompt:
+    effort = body.get("reasoning_effort")
+    return msgspec.structs.replace(
+        read_prompt(body, options.image_types),
+        output_schema=read_schema(body.get("response_format")),
+        max_tokens=_max_tokens(body) if options.max_tokens else None,
+        reasoning_effort=effort if effort in options.reasoning_efforts else None,
+    )
+
+
+def _max_tokens(body: Mapping[str, Any]) -> int | None:
+    """The newer name counts where both are given."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        value = body.get(name)
+        if value is None:
+            continue
+        if type(value) is not int or value < 1:
+            raise RequestError("invalid_request", f"{name} must be a positive integer", param=name)
+        return value
+    return None
 
 
 def _check_model(value: Any, pinned: str) -> None:

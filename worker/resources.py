@@ -17,6 +17,8 @@ from worker.session import query, stream
 from worker.sse import EventStream
 
 MAX_BODY_BYTES = 1024 * 1024
+MAX_BODY_BYTES_WITH_IMAGES = 8 * 1024 * 1024
+"""Where the command line takes images."""
 
 
 class Health:
@@ -85,9 +87,10 @@ class ChatCompletions:
 
     async def on_post(self, req: Request, resp: Response, lease_ref: str) -> None:
         """Run one turn. A caller that leaves has its request cancelled, and with it the turn."""
-        body = await http.read_json(req, MAX_BODY_BYTES)
         spec = self._lease.spec
         options = provider.load(spec.provider).turn_options
+        max_bytes = MAX_BODY_BYTES_WITH_IMAGES if options.image_types else MAX_BODY_BYTES
+        body = await http.read_json(req, max_bytes)
         request = read_request(body, model=spec.model, streaming=spec.streaming, options=options)
         if request.ignored:
             resp.set_header(parameters.IGNORED_HEADER, parameters.report(request.ignored))

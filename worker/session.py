@@ -28,7 +28,7 @@ from shared.provider import Prompt
 from shared.result import Completion, Projection, Shown
 from worker import turnlog
 from worker.answer import Answer
-from worker.budget import Account
+from worker.budget import CHARS_PER_IMAGE, Account
 from worker.capacity import Capacity
 from worker.confinement import Confinement
 from worker.inputs import private_inputs
@@ -206,7 +206,7 @@ def stream(
 
 def _chars(prompt: Prompt) -> int:
     """How much of the prompt is charged until its tokens are counted."""
-    return len(prompt.text) + len(prompt.system)
+    return len(prompt.text) + len(prompt.system) + CHARS_PER_IMAGE * len(prompt.images)
 
 
 class _Clock:

@@ -13,7 +13,9 @@ from shared.errors import ProviderError
 from shared.scoreboard import Scoreboard
 
 LOGIN_CODES = frozenset({"not_logged_in", "provider_auth_failed"})
-OF_THIS_REQUEST = frozenset({"provider_rejected_request", "tool_use_refused", "turn_cancelled"})
+OF_THIS_REQUEST = frozenset(
+    {"provider_rejected_request", "schema_mismatch", "tool_use_refused", "turn_cancelled"}
+)
 """Failures of one request, which say nothing of the next."""
 
 

@@ -14,7 +14,7 @@ own folder: a login that is renewed is a new file there.
 from __future__ import annotations
 
 from shared.claude_wire import ClaudeConnection
-from shared.provider import Command, CommandInputs, Executable, Login, Provider
+from shared.provider import Command, CommandInputs, Executable, Login, Provider, TurnOptions
 from shared.versions import VersionRange, is_at_least
 
 API_KEY = "api_key"
@@ -102,6 +102,12 @@ PROVIDER = Provider(
     file_variables=("NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR"),
     example_model="haiku",
     supported_versions=VersionRange("2.1.197", "2.1.332"),
+    turn_options=TurnOptions(
+        max_tokens=True,
+        reasoning_efforts=("low", "medium", "high", "xhigh", "max"),
+        response_formats=("json_object", "json_schema"),
+        image_types=("image/gif", "image/jpeg", "image/png", "image/webp"),
+    ),
     command=_command,
     connect=_connect,
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import shared.echo_cli
 from shared.claude_wire import ClaudeConnection
-from shared.provider import Command, CommandInputs, Executable, Provider
+from shared.provider import Command, CommandInputs, Executable, Provider, TurnOptions
 
 MISBEHAVE_VARIABLE = "ASM_ENDPOINT_ECHO_MISBEHAVE"
 
@@ -38,6 +38,7 @@ PROVIDER = Provider(
         pinned=(sys.executable, "-I", "-S", str(Path(shared.echo_cli.__file__).resolve())),
     ),
     environment=(MISBEHAVE_VARIABLE,),
+    turn_options=TurnOptions(max_tokens=True, response_formats=("json_object", "json_schema")),
     command=_command,
     connect=lambda _inputs: ClaudeConnection(),
 )

@@ -235,6 +235,69 @@ def test_ignored_parameters_are_named(http: httpx.Client, shared_lease: Endpoint
     assert "x-asm-ignored-params" not in ask(http, shared_lease, "x", stream=stream).headers
 
 
+SCHEMA = {
+    "type": "object",
+    "properties": {"words": {"type": "array", "items": {"type": "string"}}, "count": {"type": "integer"}},
+    "required": ["words", "count"],
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("response_format", "text", "answer"),
+    [
+        ({"type": "json_object"}, '{"a": [1, 2]}', {"a": [1, 2]}),
+        (
+            {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}},
+            "hi you",
+            {"words": ["hi you"], "count": 1},
+        ),
+    ],
+)
+def test_an_answer_is_json_when_that_is_asked_for(
+    shared_lease: EndpointDescriptor, response_format: Any, text: str, answer: Any, stream: bool
+):
+    """Whole or in pieces, for the official client."""
+    token = shared_lease.headers["authorization"].removeprefix("Bearer ")
+    with openai.OpenAI(base_url=shared_lease.base_url, api_key=token) as client:
+        asked: Any = {
+            "model": "any",
+            "messages": [{"role": "user", "content": text}],
+            "response_format": response_format,
+        }
+        if stream:
+            pieces = [
+                chunk.choices[0].delta.content or ""
+                for chunk in client.chat.completions.create(**asked, stream=True)
+            ]
+            assert len(pieces) > 3
+            given = "".join(pieces)
+        else:
+            given = client.chat.completions.create(**asked).choices[0].message.content
+    assert json.loads(given) == answer
+
+
+def test_an_answer_has_no_more_tokens_than_asked_for(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """Words, for this one; the finish reason says so, and nothing is reported as ignored."""
+    answer = ask(http, shared_lease, "one two three", max_completion_tokens=2)
+    assert "x-asm-ignored-params" not in answer.headers
+    choice = answer.json()["choices"][0]
+    assert (choice["message"]["content"], choice["finish_reason"]) == ("one two ", "length")
+    assert ask(http, shared_lease, "one two three").json()["choices"][0]["finish_reason"] == "stop"
+
+
+def test_an_image_is_refused_where_none_is_taken(http: httpx.Client, shared_lease: EndpointDescriptor):
+    """By its place."""
+    part = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    refused = http.post(
+        url(shared_lease),
+        headers=shared_lease.headers,
+        json={"messages": [{"role": "user", "content": [part]}]},
+    )
+    assert (refused.status_code, code_of(refused)) == (400, "unsupported_parameter")
+    assert refused.json()["error"]["param"] == "messages[0].content[0].image_url"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_ends_at_a_stop_string(
     http: httpx.Client, supervisor_client: SupervisorClient, lease: Make, stream: bool

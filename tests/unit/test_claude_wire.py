@@ -9,9 +9,9 @@ import msgspec
 import pytest
 
 from shared.claude_wire import ClaudeConnection
-from shared.events import Failure, Notice, Result, Usage
+from shared.events import Failure, Notice, Result, ToolUse, Usage
 from shared.framing import LineFramer
-from shared.provider import CommandInputs, Prompt, load
+from shared.provider import CommandInputs, Image, Prompt, load
 from shared.result import Projection
 
 RECORDINGS = Path(__file__).parents[1] / "transcripts" / "claude"
@@ -130,6 +130,135 @@ def test_what_a_turn_has_used_is_known_however_it_ends(name: str, chunk_bytes: i
     assert projection.usage == usage
     assert projection.uncounted_chars == uncounted_chars
     assert projection.cost_usd == pytest.approx(cost_usd)
+
+
+def lines_of(prompt: Prompt) -> list[dict]:
+    """What a turn with this prompt sends."""
+    connection = ClaudeConnection()
+    connection.start_turn("turn", prompt)
+    return [json.loads(line) for line in connection.data_to_send().splitlines()]
+
+
+def test_a_turns_own_settings_come_before_it():
+    """In a request of their own, and only when there are any."""
+    settings, initialize, _ = lines_of(Prompt(text="x", max_tokens=5, reasoning_effort="low"))
+    assert settings["request"] == {
+        "subtype": "apply_flag_settings",
+        "settings": {"env": {"CLAUDE_CODE_MAX_OUTPUT_TOKENS": "5"}, "effortLevel": "low"},
+    }
+    assert initialize["request"]["subtype"] == "initialize"
+    assert "jsonSchema" not in initialize["request"]
+
+
+def test_images_are_blocks_at_their_place():
+    """A text that would be a command is hidden where it is the last one, which is where it would be one."""
+    images = tuple(
+        Image(media_type="image/png", base64=content, at=at) for content, at in (("AA", 0), ("BB", 4))
+    )
+    connection = ClaudeConnection(hides_commands=True)
+    connection.start_turn("turn", Prompt(text="/one/two", images=images))
+    message = json.loads(connection.data_to_send().splitlines()[-1])["message"]
+    first, second = (
+        {"type": "base64", "media_type": "image/png", "data": content} for content in ("AA", "BB")
+    )
+    assert message["content"] == [
+        {"type": "image", "source": first},
+        {"type": "text", "text": "/one"},
+        {"type": "image", "source": second},
+        {"type": "text", "text": "\n/two"},
+    ]
+
+
+SCHEMA = {"type": "object", "properties": {"name": {"type": "string"}}}
+CALL = {"type": "tool_use", "id": "1", "name": "StructuredOutput", "input": {"name": "bob"}}
+
+
+def schema_events(
+    *lines: dict, tools: tuple[str, ...] = ("StructuredOutput",)
+) -> tuple[ClaudeConnection, Projection]:
+    """What a turn that wants a schema makes of these lines, after the first one of claude's."""
+    connection, projection = ClaudeConnection(), Projection()
+    connection.start_turn("turn", Prompt(text="x", output_schema=SCHEMA))
+    init = {"type": "system", "subtype": "init", "tools": tools}
+    for _, events in connection.receive([json.dumps(line).encode() for line in (init, *lines)]):
+        projection.show(events)
+    return connection, projection
+
+
+def block(index: int, start: dict, *deltas: dict) -> list[dict]:
+    """The stream events of a content block."""
+    events = [{"type": "content_block_start", "index": index, "content_block": start}]
+    events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+    return [{"type": "stream_event", "event": event} for event in events]
+
+
+def test_an_answer_with_a_schema_is_the_input_of_its_call():
+    """Piece by piece and once; what the model says beside it is no part of the JSON."""
+    connection = ClaudeConnection()
+    connection.start_turn("turn", Prompt(text="x", output_schema=SCHEMA))
+    assert json.loads(connection.data_to_send().splitlines()[0])["request"]["jsonSchema"] == SCHEMA
+    pieces = [{"type": "input_json_delta", "partial_json": piece} for piece in ('{"na', "", 'me": "bob"}')]
+    _, projection = schema_events(
+        *block(0, {"type": "text", "text": ""}, {"type": "text_delta", "text": "Let me see."}),
+        *block(1, CALL, *pieces),
+        {"type": "assistant", "message": {"content": [{"type": "text", "text": "Let me see."}, CALL]}},
+        {
+            "type": "result",
+            "subtype": "success",
+            "num_turns": 2,
+            "result": '{"name":"bob"}',
+            "stop_reason": "tool_use",
+        },
+    )
+    assert projection.error is None
+    assert projection.completion.text == '{"name": "bob"}'
+    assert projection.completion.reasoning == "Let me see."
+    assert projection.completion.finish_reason == "stop"
+
+
+def test_an_answer_that_came_without_deltas_is_shown_whole():
+    """As the result says it."""
+    _, projection = schema_events(
+        {"type": "result", "subtype": "success", "num_turns": 2, "result": '{"name":"bob"}'}
+    )
+    assert projection.completion.text == '{"name":"bob"}'
+
+
+def test_a_schema_that_claude_does_not_take_fails_the_turn():
+    """It says so only by having no tool for it; it is killed before it answers without the schema."""
+    connection, projection = schema_events(tools=())
+    assert projection.error is not None
+    assert projection.error.code == "provider_rejected_request"
+    assert connection.would_go_on
+
+
+def test_an_answer_that_does_not_have_the_schema_is_a_failure_of_its_own():
+    """claude checks it, and may not ask the model again."""
+    result = {"type": "result", "subtype": "error_max_turns", "is_error": True, "errors": ["Reached maximum"]}
+    _, projection = schema_events(result)
+    assert projection.error is not None
+    assert (projection.error.code, projection.error.status) == ("schema_mismatch", 502)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        block(0, {**CALL, "name": "Bash"}),
+        [*block(0, CALL), *block(1, {**CALL, "id": "2"})],
+        [{"type": "assistant", "message": {"content": [{**CALL, "name": "Bash"}]}}],
+    ],
+)
+def test_a_turn_with_a_schema_has_no_other_tool(lines: list[dict]):
+    """Nor the same one twice."""
+    _, projection = schema_events(*lines)
+    assert projection.error is not None
+    assert projection.error.code == "tool_use_refused"
+
+
+def test_without_a_schema_its_tool_is_a_tool_as_any():
+    """The call is refused."""
+    ((_, events),) = started().receive([json.dumps(line).encode() for line in block(0, CALL)])
+    assert [type(event) for event in events] == [ToolUse]
 
 
 def test_a_turn_is_two_lines():

@@ -10,7 +10,7 @@ import pytest
 
 from shared.events import Failure, Notice, Result, ToolUse
 from shared.framing import LineFramer
-from shared.provider import CommandInputs, Prompt
+from shared.provider import CommandInputs, Image, Prompt
 from shared.providers.codex import PROVIDER, own_model_provider, variables_of, without_tools
 from shared.providers.codex.connection import CodexConnection
 from shared.result import Projection
@@ -158,6 +158,32 @@ def test_turns_wait_for_the_handshake_and_then_start_each_in_a_thread_of_its_own
     server.says({"id": second["id"], "result": {"thread": {"id": "T2"}}})
     (start,) = server.sent()
     assert start["params"]["input"] == [{"type": "text", "text": "text of b", "text_elements": []}]
+
+
+def test_a_turns_options_and_images_go_with_its_start():
+    """And only those that it has."""
+    server = Server()
+    image = Image(media_type="image/png", base64="AA", at=1)
+    prompt = Prompt(text="ab", images=(image,), output_schema={"type": "object"}, reasoning_effort="low")
+    server.connection.start_turn("a", prompt)
+    server.connection.start_turn("b", Prompt(text="x"))
+    (initialize,) = server.sent()
+    server.says({"id": initialize["id"], "result": {}})
+    _, *threads = server.sent()
+    for number, thread in enumerate(threads):
+        server.says({"id": thread["id"], "result": {"thread": {"id": f"T{number}"}}})
+    first, second = server.sent()
+    assert first["params"] == {
+        "threadId": "T0",
+        "input": [
+            {"type": "text", "text": "a", "text_elements": []},
+            {"type": "image", "url": "data:image/png;base64,AA"},
+            {"type": "text", "text": "b", "text_elements": []},
+        ],
+        "outputSchema": {"type": "object"},
+        "effort": "low",
+    }
+    assert set(second["params"]) == {"threadId", "input"}
 
 
 def test_concurrent_turns_do_not_mix():

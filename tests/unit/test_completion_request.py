@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from shared.errors import RequestError
+from shared.provider import TurnOptions
 from worker.completion import CompletionRequest, read_request
 
 MESSAGES = [{"role": "user", "content": "x"}]
@@ -117,3 +118,40 @@ def test_a_body_is_an_object(body: Any):
     """Everything else is refused first."""
     with pytest.raises(RequestError, match="request body must be a JSON object"):
         read_request(body, model="pinned", streaming=True)
+
+
+ALL = TurnOptions(max_tokens=True, reasoning_efforts=("low",), response_formats=("json_object",))
+
+
+@pytest.mark.parametrize(
+    ("body", "max_tokens"),
+    [
+        ({}, None),
+        ({"max_tokens": 5}, 5),
+        ({"max_completion_tokens": 6}, 6),
+        ({"max_tokens": 5, "max_completion_tokens": 6}, 6),
+        ({"max_tokens": 5, "max_completion_tokens": None}, 5),
+    ],
+)
+def test_the_most_tokens_of_an_answer(body: dict[str, Any], max_tokens: int | None):
+    """By either name; the newer one counts. Where no command line takes it, it is not looked at."""
+    request = {"messages": MESSAGES, **body}
+    assert read_request(request, model="m", streaming=True, options=ALL).prompt.max_tokens == max_tokens
+    assert read(max_tokens="x").prompt.max_tokens is None
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, []])
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_other_numbers_of_tokens_are_refused(name: str, value: Any):
+    """By name."""
+    with pytest.raises(RequestError) as refused:
+        read_request({"messages": MESSAGES, name: value}, model="m", streaming=True, options=ALL)
+    assert (refused.value.code, refused.value.param) == ("invalid_request", name)
+
+
+def test_what_the_command_line_takes_is_part_of_the_prompt():
+    """And what it does not take is not."""
+    body = {"messages": MESSAGES, "reasoning_effort": "low", "response_format": {"type": "json_object"}}
+    prompt = read_request(body, model="m", streaming=True, options=ALL).prompt
+    assert (prompt.reasoning_effort, prompt.output_schema) == ("low", {"type": "object"})
+    assert read(reasoning_effort="low").prompt.reasoning_effort is None

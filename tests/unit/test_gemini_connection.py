@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from shared.events import AssistantDelta, Failure, Result, RunStarted, ToolUse, Usage
-from shared.provider import CommandInputs, Prompt
+from shared.provider import CommandInputs, Image, Prompt
 from shared.providers.gemini import PROVIDER
 from shared.providers.gemini.connection import SESSIONS_READY, ZERO_WIDTH_SPACE, GeminiConnection
 from shared.result import Projection
@@ -196,6 +196,17 @@ def test_any_other_prompt_is_sent_as_it_is(text: str):
     """Nothing is added where nothing is needed."""
     (part,) = Server().start(text)["params"]["prompt"]
     assert part["text"] == text
+
+
+def test_images_are_parts_and_the_first_text_is_no_command():
+    """In order; the text after an image is still the first one."""
+    server = Server()
+    images = tuple(Image(media_type="image/png", base64="AA", at=at) for at in (0, 3))
+    server.connection.start_turn("a", Prompt(text="/onetwo", images=images))
+    (prompt,) = server.make_sessions()
+    picture = {"type": "image", "mimeType": "image/png", "data": "AA"}
+    text = {"type": "text", "text": f"{ZERO_WIDTH_SPACE}/on"}
+    assert prompt["params"]["prompt"] == [picture, text, picture, {"type": "text", "text": "etwo"}]
 
 
 def test_an_interrupt_cancels_in_its_session_and_silences_the_turn():

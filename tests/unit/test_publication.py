@@ -29,6 +29,27 @@ NATIVE = "provider_native_extension_surface"
 COMMON = "common_surface_only_provider"
 
 
+EFFORTS = "none minimal low medium high xhigh max"
+NO_OPTIONS = {"max_tokens": False, "reasoning_efforts": [], "response_formats": [], "image_types": []}
+IMAGES = ["image/gif", "image/jpeg", "image/png", "image/webp"]
+TURN_OPTIONS = {
+    "claude": {
+        "max_tokens": True,
+        "reasoning_efforts": EFFORTS.split()[2:],
+        "response_formats": ["json_object", "json_schema"],
+        "image_types": IMAGES,
+    },
+    "codex": {
+        **NO_OPTIONS,
+        "reasoning_efforts": EFFORTS.split(),
+        "response_formats": ["json_schema"],
+        "image_types": IMAGES,
+    },
+    "gemini": {**NO_OPTIONS, "image_types": IMAGES[1:]},
+    "amp": NO_OPTIONS,
+}
+
+
 def _provider(*capabilities: str, native_extensions: bool = False) -> Provider:
     return msgspec.structs.replace(
         providers.load("echo"), name="made_up", capabilities=capabilities, native_extensions=native_extensions
@@ -54,6 +75,7 @@ def test_published_command_lines_follow_the_contracts_table(name: str, agent: bo
         "cli_agent_v2": agent,
         "common_surface_only?": not agent,
         "streaming_granularity": "message" if name == "amp" else "delta",
+        "turn_options": TURN_OPTIONS[name],
         "derivation": {
             "cli_completion_v1": "prompt_driven_cli_profile",
             "cli_streaming_v1": "streaming_profile_capability",

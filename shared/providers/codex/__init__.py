@@ -22,6 +22,7 @@ from shared.provider import (
     Login,
     Preparation,
     Provider,
+    TurnOptions,
     UserSettings,
 )
 from shared.providers.codex.connection import CodexConnection
@@ -197,6 +198,11 @@ PROVIDER = Provider(
     ),
     example_model="gpt-6-luna",
     supported_versions=VersionRange("0.163.0", "0.171.0"),
+    turn_options=TurnOptions(
+        reasoning_efforts=("none", "minimal", "low", "medium", "high", "xhigh", "max"),
+        response_formats=("json_schema",),  # always strict, so that any object is not one of its schemas
+        image_types=("image/gif", "image/jpeg", "image/png", "image/webp"),
+    ),
     command=_command,
     connect=lambda _inputs: CodexConnection(),
 )

@@ -29,7 +29,7 @@ from shared.events import (
     Thinking,
     ToolUse,
 )
-from shared.provider import Prompt
+from shared.provider import Image, Prompt
 from shared.providers.codex.wire import (
     Item,
     Line,
@@ -201,8 +201,11 @@ class CodexConnection:
             self._forget(turn)
             return []
         self._by_thread[turn.thread_id] = turn
-        text = {"type": "text", "text": turn.prompt.text, "text_elements": []}
-        self._request("turn/start", turn, threadId=turn.thread_id, input=[text])
+        prompt = turn.prompt
+        options = {"outputSchema": prompt.output_schema, "effort": prompt.reasoning_effort}
+        given = {name: value for name, value in options.items() if value is not None}
+        parts = [_input(part) for part in prompt.parts()]
+        self._request("turn/start", turn, threadId=turn.thread_id, input=parts, **given)
         return [RunStarted(provider_session_id=turn.thread_id)]
 
     def _refused(self, method: str, turn: _OpenTurn | None, message: str) -> list[Event]:
@@ -256,6 +259,13 @@ class CodexConnection:
     def _forget(self, turn: _OpenTurn) -> None:
         self._turns.pop(turn.id, None)
         self._by_thread.pop(turn.thread_id or "", None)
+
+
+def _input(part: str | Image) -> dict[str, Any]:
+    """A part of the user's input."""
+    if isinstance(part, str):
+        return {"type": "text", "text": part, "text_elements": []}
+    return {"type": "image", "url": f"data:{part.media_type};base64,{part.base64}"}
 
 
 def _outcome(turn: Turn) -> Event:

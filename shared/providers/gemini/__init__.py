@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import json
 
-from shared.provider import Command, CommandInputs, Executable, Login, Provider
+from shared.provider import Command, CommandInputs, Executable, Login, Provider, TurnOptions
 from shared.providers.gemini.connection import GeminiConnection
 from shared.versions import VersionRange
 
@@ -145,6 +145,7 @@ PROVIDER = Provider(
     home_per_process=True,
     example_model="gemini-2.5-flash",
     supported_versions=VersionRange("0.60.0", "0.61.0"),
+    turn_options=TurnOptions(image_types=("image/jpeg", "image/png", "image/webp")),
     command=_command,
     connect=lambda inputs: GeminiConnection(inputs.workspace),
 )

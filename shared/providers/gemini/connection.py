@@ -22,7 +22,7 @@ import msgspec
 
 from shared.errors import STATUS_CODES
 from shared.events import AssistantDelta, Event, Failure, Result, RunStarted, Thinking, ToolUse, Usage
-from shared.provider import Prompt
+from shared.provider import Image, Prompt
 
 COMMAND_START = re.compile(r"\s*[/$]")
 ZERO_WIDTH_SPACE = "\u200b"
@@ -327,12 +327,21 @@ class GeminiConnection:
 
 
 def _parts(prompt: Prompt) -> list[dict[str, str]]:
-    """The turn's own system prompt, if any, and the user's text, which must not look like a command."""
-    text = prompt.text
-    if not prompt.system and COMMAND_START.match(text):
-        text = ZERO_WIDTH_SPACE + text
-    texts = [f"<system_instructions>\n{prompt.system}\n</system_instructions>\n"] if prompt.system else []
-    return [{"type": "text", "text": part} for part in (*texts, text)]
+    """The turn's own system prompt, if any, and the user's input, whose text must not look like a command."""
+    parts = [_part(part) for part in prompt.parts()]
+    if prompt.system:
+        system = f"<system_instructions>\n{prompt.system}\n</system_instructions>\n"
+        return [{"type": "text", "text": system}, *parts]
+    first = next((part for part in parts if part["type"] == "text"), None)
+    if first is not None and COMMAND_START.match(first["text"]):
+        first["text"] = ZERO_WIDTH_SPACE + first["text"]
+    return parts
+
+
+def _part(part: str | Image) -> dict[str, str]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    return {"type": "image", "mimeType": part.media_type, "data": part.base64}
 
 
 def _odd_line(raw: bytes) -> tuple[str, str]:

@@ -17,6 +17,11 @@ def hello(_body: Any, _serial: int) -> Iterator[Step]:
     yield SendJson(status=200, body={})
 
 
+def count_tokens(_body: Any, _serial: int) -> Iterator[Step]:
+    """What gemini asks for before it sends an image."""
+    yield SendJson(status=200, body={"totalTokens": 1})
+
+
 def no_such_page(_body: Any, serial: int) -> Iterator[Step]:
     """Everything else."""
     yield anthropic_error(404, serial)
@@ -27,6 +32,7 @@ ROUTES: tuple[tuple[re.Pattern[str], Steps], ...] = (
     (re.compile(r"POST /v1/messages"), anthropic_messages),
     (re.compile(r"POST /v1/responses"), responses),
     (re.compile(r"POST /v1beta/models/[^/]+:streamGenerateContent"), stream_generate_content),
+    (re.compile(r"POST /v1beta/models/[^/]+:countTokens"), count_tokens),
 )
 
 
