@@ -19,8 +19,9 @@ A supervisor that goes without an End may come back: the zygote keeps its famili
 next one that connects what it has. Without a next one it kills all and exits. An Exited is told until it is confirmed,
 so an end is never lost with the supervisor that it was told to.
 
-``PROTOCOL`` is raised with every change that an older peer would misread. ``Hello``, ``Ready`` and the SIGTERM that
-ends a zygote with all its families mean the same in every version, so a supervisor can always tell what it has met.
+``PROTOCOL`` is raised with every change that an older peer would misread, of the scoreboard's slots too. ``Hello``,
+``Ready`` and the SIGTERM that ends a zygote with all its families mean the same in every version, so a supervisor can
+always tell what it has met.
 
 No message holds a secret: a lease's token travels as its SHA-256, and the variables that authenticate a command
 line travel in a memory file whose descriptor the zygote hands on unread.

@@ -57,8 +57,10 @@ async def stop_family(
 
 
 def _has_work(record: LeaseRecord, now: float) -> bool:
+    """Whether a turn runs, waits or has just ended; a lease that has never had one has nothing to drain."""
     idle_since = record.idle_since()
-    return idle_since is None or now - idle_since < RECENT_WORK_S
+    is_recent = idle_since is not None and now - idle_since < RECENT_WORK_S
+    return idle_since is None or (is_recent and record.scoreboard["requests"] > 0)
 
 
 async def _settled(record: LeaseRecord) -> list[ProcessId]:
