@@ -10,9 +10,7 @@ PATH = "/lease/path"
 MAX_STRING_CHARS = 120
 MAX_ITEMS = 4
 """What is longer is never read: built-in instructions, lists of models, agents and capabilities."""
-CHANGING_KEY = re.compile(
-    r"(?:^|_)(?:ms|at|time|timestamp|pid)$|Ms$|At$|_ms_|cost_?usd$|duration", re.IGNORECASE
-)
+CHANGING_KEY = re.compile(r"(?:^|_)(?:ms|at|time|timestamp|pid)$|Ms$|At$|_ms_|duration", re.IGNORECASE)
 HOST_KEYS = frozenset({"serverName", "hostname"})
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 ADDRESS = re.compile(r"(127\.0\.0\.1|localhost):\d+")
