@@ -174,11 +174,13 @@ def words(count: int, pause_s: float) -> str:
     return f"[[pause:{pause_s}]] " + " ".join(f"w{number}" for number in range(count))
 
 
-def ask(descriptor: EndpointDescriptor, text: str, **more: Any) -> httpx.Response:
-    """One completion."""
+def ask(
+    descriptor: EndpointDescriptor, text: str, headers: dict[str, str] | None = None, **more: Any
+) -> httpx.Response:
+    """One completion; ``more`` goes into the body."""
     return httpx.post(
         f"{descriptor.base_url}/chat/completions",
-        headers=descriptor.headers,
+        headers={**descriptor.headers, **(headers or {})},
         json={"messages": [{"role": "user", "content": text}], **more},
         timeout=HTTP_TIMEOUT_S,
         trust_env=False,

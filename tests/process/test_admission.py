@@ -29,7 +29,7 @@ from supervisor.selection import Selection
 from supervisor.service import Ensured, Service
 from supervisor.settings import Settings
 from supervisor.statefolder import LEASES_NAME, StateFolder
-from tests.process.test_death import WAIT_S, until
+from tests.process.serving import WAIT_S, until
 
 pytestmark = pytest.mark.process
 ECHO = {"model_preference": {"provider": "echo", "id": "any"}}

@@ -12,7 +12,7 @@ from shared.contracts import Budget
 from shared.errors import RequestError, WorkerError
 from shared.launch import TurnLimits
 from supervisor import InferenceEndpoint
-from tests.process.test_death import ask, until
+from tests.process.serving import ask, until
 from tests.process.test_turns import PATIENCE_S, gone, run
 from worker.session import Session, open_session, query, stream
 

@@ -26,8 +26,9 @@ from shared.permissions import closed_to
 from shared.provider import load
 from supervisor import EndpointDescriptor, InferenceEndpoint, ProviderError, WorkerError
 from tests.process.conftest import ISOLATION, interpreter
-from tests.process.test_death import ask as post
-from tests.process.test_death import command_line, family_of, seen_of, until
+from tests.process.serving import ask as post
+from tests.process.serving import family_of, until
+from tests.process.test_death import command_line, seen_of
 from worker.confinement import Confinement
 from worker.inputs import private_inputs
 from worker.starter import Starter

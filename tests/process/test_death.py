@@ -6,8 +6,7 @@ import json
 import os
 import signal
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -19,12 +18,10 @@ from shared.pidns import pid_namespace
 from shared.processes import ProcessId
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from tests.process.conftest import in_user_namespace
+from tests.process.serving import HTTP_TIMEOUT_S, ask, family_of, until
 from worker.server import MAX_DEATHS
 
 pytestmark = pytest.mark.process
-WAIT_S = 20.0
-POLL_S = 0.02
-HTTP_TIMEOUT_S = 30.0
 MISBEHAVE = "ASM_ENDPOINT_ECHO_MISBEHAVE"
 SLOW = "[[pause:0.05]] " + "word " * 80
 KEY_VARIABLE, KEY = "ANTHROPIC_API_KEY", "a-provider-key-that-must-not-travel"
@@ -45,19 +42,6 @@ def lease(endpoint: InferenceEndpoint, standby: int = 1) -> EndpointDescriptor:
     descriptor, _ = endpoint.ensure_endpoint(request, lease={"standby": standby})
     until(lambda: endpoint.endpoint(descriptor).load["standbys"] == standby)
     return descriptor
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Poll, with a deadline."""
-    deadline = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(POLL_S)
-
-
-def family_of(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -> list[ProcessId]:
-    """Leader first."""
-    return [ProcessId(row.pid, row.start_ticks) for row in endpoint.endpoint(descriptor).processes]
 
 
 def inner_worker(family: list[ProcessId]) -> ProcessId:
@@ -87,17 +71,6 @@ def seen_of(pid: int, name: str) -> bytes:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
-
-
-def ask(descriptor: EndpointDescriptor, text: str) -> httpx.Response:
-    """One completion."""
-    return httpx.post(
-        f"{descriptor.base_url}/chat/completions",
-        headers=descriptor.headers,
-        json={"messages": [{"role": "user", "content": text}]},
-        timeout=HTTP_TIMEOUT_S,
-        trust_env=False,
-    )
 
 
 class Reader(threading.Thread):

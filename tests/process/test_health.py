@@ -6,8 +6,7 @@ import os
 import signal
 import stat
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -17,14 +16,12 @@ import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from supervisor.cli import main
+from tests.process.serving import HTTP_TIMEOUT_S, ask, until
 
 pytestmark = pytest.mark.process
 ISOLATION = {"pid_namespace": (), "process_group": ("--no-namespaces",)}
 QUICK = ("--set", "monitor_period_s=0.2", "--set", "heartbeat_max_age_s=3")
 MISBEHAVE = "ASM_ENDPOINT_ECHO_MISBEHAVE"
-WAIT_S = 30.0
-POLL_S = 0.02
-HTTP_TIMEOUT_S = 60.0
 STREAMS = 50
 WATCHED_S = 5.0
 """Longer than a heart may stand still."""
@@ -61,26 +58,6 @@ def lease(endpoint: InferenceEndpoint, provider: str = "echo", **options: Any) -
         lease={"standby": 0, **options},
     )
     return descriptor
-
-
-def ask(descriptor: EndpointDescriptor, text: str, *, stream: bool = False) -> httpx.Response:
-    """One completion."""
-    return httpx.post(
-        f"{descriptor.base_url}/chat/completions",
-        headers=descriptor.headers,
-        json={"messages": [{"role": "user", "content": text}], "stream": stream},
-        timeout=HTTP_TIMEOUT_S,
-        trust_env=False,
-    )
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Poll, with a deadline."""
-    deadline = time.monotonic() + WAIT_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(POLL_S)
-    return value
 
 
 def own(descriptor: EndpointDescriptor) -> tuple[str, Codes]:

@@ -18,7 +18,8 @@ from shared.contracts import LeaseLimits
 from supervisor import EndpointDescriptor, InferenceEndpoint, WorkerError
 from supervisor.views import LeaseView
 from tests.process.conftest import ISOLATION, interpreter
-from tests.process.test_death import MISBEHAVE, ask, family_of, until
+from tests.process.serving import ask, family_of, until
+from tests.process.test_death import MISBEHAVE
 
 pytestmark = pytest.mark.process
 MB = 10**6

@@ -9,8 +9,7 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,9 @@ import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from supervisor.statefolder import TOKEN_NAME
+from tests.process.serving import HTTP_TIMEOUT_S, WAIT_S, ask, until
 
 pytestmark = pytest.mark.process
-WAIT_S = 20.0
-POLL_S = 0.02
-HTTP_TIMEOUT_S = 30.0
 MISBEHAVE = "ASM_ENDPOINT_ECHO_MISBEHAVE"
 WORDS = "canary-of-ordinary-words"
 API_KEY = "sk-ant-api03-canary0canary0canary0"
@@ -46,26 +43,6 @@ def lease(endpoint: InferenceEndpoint) -> EndpointDescriptor:
     """One without standby, so that its log tells only of what is asked."""
     descriptor, _ = endpoint.ensure_endpoint(REQUEST, lease={"standby": 0})
     return descriptor
-
-
-def ask(descriptor: EndpointDescriptor, text: str, **headers: str) -> httpx.Response:
-    """One completion."""
-    return httpx.post(
-        f"{descriptor.base_url}/chat/completions",
-        headers={**descriptor.headers, **headers},
-        json={"messages": [{"role": "user", "content": text}]},
-        timeout=HTTP_TIMEOUT_S,
-        trust_env=False,
-    )
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Poll, with a deadline."""
-    deadline = time.monotonic() + WAIT_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(POLL_S)
-    return value
 
 
 def worker_log(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -> Path:
@@ -112,7 +89,7 @@ def test_one_request_id_goes_from_the_client_to_the_command_line(monkeypatch: py
 
         descriptor = lease(endpoint)
         log = worker_log(endpoint, descriptor)
-        assert ask(descriptor, "[[cwd]] x", **{"x-request-id": "asks-for-a-turn"}).status_code == 200
+        assert ask(descriptor, "[[cwd]] x", headers={"x-request-id": "asks-for-a-turn"}).status_code == 200
         begun, ended, completed, answered = until(
             lambda: len(found := lines_of(log, "asks-for-a-turn")) == 4 and found
         )
@@ -192,7 +169,7 @@ def test_secrets_are_in_no_log(monkeypatch: pytest.MonkeyPatch, arguments: tuple
             ask(
                 descriptor,
                 f"{WORDS} {secret}",
-                **{"x-api-key": secret, "cookie": secret, "user-agent": secret},
+                headers={"x-api-key": secret, "cookie": secret, "user-agent": secret},
             )
             ask(descriptor, f"[[stderr:{secret}]] [[exit:3]] x")
             httpx.get(

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
@@ -16,12 +14,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from supervisor.statefolder import TOKEN_NAME
+from tests.process.serving import HTTP_TIMEOUT_S, ask, until
 
 pytestmark = pytest.mark.process
 CYCLES = 300
-WAIT_S = 20.0
-POLL_S = 0.02
-HTTP_TIMEOUT_S = 30.0
 NEVER_DOWN = ("_total", "_bucket", "_count", "_sum")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -39,17 +35,6 @@ def lease(endpoint: InferenceEndpoint, model: str = "any") -> EndpointDescriptor
         {"model_preference": {"provider": "echo", "id": model}, "stream?": True}, lease={"standby": 0}
     )
     return descriptor
-
-
-def ask(descriptor: EndpointDescriptor, text: str) -> httpx.Response:
-    """One completion."""
-    return httpx.post(
-        f"{descriptor.base_url}/chat/completions",
-        headers=descriptor.headers,
-        json={"messages": [{"role": "user", "content": text}]},
-        timeout=HTTP_TIMEOUT_S,
-        trust_env=False,
-    )
 
 
 def scrape(endpoint: InferenceEndpoint) -> Samples:
@@ -72,15 +57,6 @@ def scrape(endpoint: InferenceEndpoint) -> Samples:
 def value(samples: Samples, name: str, **labels: str) -> float:
     """One of them."""
     return samples[name, frozenset(labels.items())]
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """Poll, with a deadline."""
-    deadline = time.monotonic() + WAIT_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(POLL_S)
-    return found
 
 
 def test_a_lease_s_life_in_numbers(endpoint: InferenceEndpoint):
