@@ -57,12 +57,17 @@ REQUEST_KINDS: dict[str, Kind] = {
     "name_taken": Kind(409, _INVALID),
     "not_found": Kind(404, "not_found_error"),
     "method_not_allowed": Kind(405, _INVALID),
+    "request_timeout": Kind(408, _INVALID),
     "request_too_large": Kind(413, _INVALID),
+    "uri_too_long": Kind(414, _INVALID),
     "unsupported_media_type": Kind(415, _INVALID),
+    "headers_too_large": Kind(431, _INVALID),
+    "unsupported_transfer_coding": Kind(501, _INVALID),
 }
 
 WORKER_KINDS: dict[str, Kind] = {
     "at_capacity": Kind(429, "rate_limit_error"),
+    "too_many_connections": Kind(503, _SERVER),
     "memory_pressure": Kind(503, _SERVER),
     "insufficient_quota": Kind(429, "insufficient_quota"),
     "internal_error": Kind(500, _SERVER),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import re
 import time
 import uuid
@@ -34,19 +35,39 @@ def send_json(resp: Response, body: Any, status: str = falcon.HTTP_200) -> None:
     resp.data = _encode(body)
 
 
-async def read_json(req: Request, max_bytes: int) -> Any:
-    """The decoded body. Raises RequestError ``request_too_large`` or ``invalid_request``."""
+async def read_json(req: Request, max_bytes: int, within_s: float) -> Any:
+    """The decoded body.
+
+    Raises RequestError ``request_too_large``, ``request_timeout`` or ``invalid_request``.
+    """
     if (req.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
-    body = bytearray()
-    async for chunk in req.stream:
-        body += chunk
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
+    body = await _read_body(req, max_bytes, within_s)
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError("invalid_request", f"request body must be valid JSON in UTF-8: {error}") from error
+
+
+async def _read_body(req: Request, max_bytes: int, within_s: float) -> bytearray:
+    """All of it, or its beginning when it is too long: the rest is read without being kept, for a moment."""
+    body = bytearray()
+    now = asyncio.get_running_loop().time
+    try:
+        async with asyncio.timeout(within_s) as limit:
+            async for chunk in req.stream:
+                if len(body) <= max_bytes:
+                    body += chunk
+                    if len(body) > max_bytes:
+                        limit.reschedule(min(now() + LINGER_S, limit.when() or math.inf))
+    except TimeoutError as error:
+        if len(body) <= max_bytes:
+            raise RequestError(
+                "request_timeout", f"request body did not come within {within_s:g} s"
+            ) from error
+    return body
 
 
 async def _discard_rest(req: Request) -> None:
@@ -60,6 +81,11 @@ def _too_large(max_bytes: int) -> RequestError:
     return RequestError("request_too_large", f"request body exceeds the {max_bytes}-byte limit")
 
 
+def new_request_id() -> str:
+    """For a request whose caller has none."""
+    return f"req_{uuid.uuid4().hex}"
+
+
 class RequestLog:
     """Falcon middleware: gives each request an id (the caller's, when it is a plain one) and logs its end."""
 
@@ -69,7 +95,7 @@ class RequestLog:
     async def process_request(self, req: Request, resp: Response) -> None:
         """Choose the request id."""
         given = req.get_header("x-request-id") or ""
-        req.context.request_id = given if _REQUEST_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"
+        req.context.request_id = given if _REQUEST_ID.fullmatch(given) else new_request_id()
         req.context.started_at = time.monotonic()
         logs.begin(request_id=req.context.request_id)
         resp.set_header("x-request-id", req.context.request_id)

@@ -75,6 +75,20 @@ class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Without a turn for so long, a lease's waiting command lines are stopped; the next turn starts new ones."""
 
 
+class WireLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server grants each of its connections, before it knows who is behind it."""
+
+    head_s: float = 10.0
+    """From a connection's start, or the first byte of a further request, to the end of the request's head."""
+    head_bytes: int = 64 * 1024
+    body_s: float = 30.0
+    """From a request's head to the end of its body."""
+    unread_s: float = 120.0
+    """For a client to take something of an answer whose buffers are full."""
+    connections: int = 512
+    """At once. One too many pushes out the one that has waited for a request's head the longest."""
+
+
 class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """All a worker family is told. ``lease_dir`` holds its private ``workspace``, ``home``, ``tmp`` and log."""
 
@@ -102,6 +116,7 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a PID namespace is to be used where the kernel allows it."""
     lease_limits: LeaseLimits = LeaseLimits()
     """Those that hold for each command line by itself are set in it; the supervisor watches all."""
+    wire: WireLimits = WireLimits()
     hardening: Hardening = Hardening()
     log: LogSettings = LogSettings()
     request_id: str | None = None

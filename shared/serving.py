@@ -7,6 +7,8 @@ from typing import Any
 
 from gunicorn.glogging import Logger
 
+from shared.connections import BoundedWorker
+
 KEEPALIVE_S = 75
 """An idle connection is closed after this. Clients give theirs up sooner (httpx, and so openai, after 5 s): were it
 the other way round, as with gunicorn's 2 s, a request could meet a connection that is just being closed."""
@@ -30,7 +32,7 @@ def common_settings() -> dict[str, Any]:
     """
     return {
         "workers": 1,
-        "worker_class": "asgi",
+        "worker_class": BoundedWorker,
         "asgi_loop": "asyncio",
         "asgi_lifespan": "on",
         "asgi_disconnect_grace_period": 0,

@@ -66,6 +66,12 @@ class Resource:
     def __init__(self, service: Service) -> None:
         self._service = service
 
+    async def _object(self, req: Request) -> dict[str, Any]:
+        body = await http.read_json(req, MAX_BODY_BYTES, self._service.wire.body_s)
+        if not isinstance(body, dict):
+            raise RequestError("invalid_request", "request body must be a JSON object")
+        return body
+
 
 class Healthz(Resource):
     """``GET /healthz``."""
@@ -138,7 +144,7 @@ class Endpoints(Resource):
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """201 with descriptor and compatibility; 409 with the compatibility when it is no."""
-        body = await _object(req)
+        body = await self._object(req)
         if unknown := set(body) - {"request", "consumer_manifest", "context", "lease"}:
             raise RequestError("invalid_request", f"unknown field {min(unknown)!r}", param=min(unknown))
         manifest = body.get("consumer_manifest")
@@ -197,7 +203,7 @@ class Endpoint(Resource):
 
     async def on_post_renew(self, req: Request, resp: Response, lease_ref: str) -> None:
         """A new expiry."""
-        body = await _object(req)
+        body = await self._object(req)
         try:
             ttl_s = msgspec.convert(body, openapi.Renewal).ttl_s
         except msgspec.ValidationError as error:
@@ -219,7 +225,7 @@ class Tokens(TokenResource):
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """201 with the token, this once."""
-        wanted = parse(await _object(req), openapi.TokenBody, code="invalid_request", noun="token")
+        wanted = parse(await self._object(req), openapi.TokenBody, code="invalid_request", noun="token")
         new = self._identities.add(wanted.name, wanted.limits, wanted.expires_in_s)
         http.send_json(resp, new, falcon.HTTP_201)
 
@@ -253,13 +259,6 @@ def _known_parameters(req: Request, known: set[str]) -> None:
     for name, value in req.params.items():
         if name not in known or not isinstance(value, str):
             raise RequestError("invalid_request", f"cannot read query parameter {name[:64]!r}", param=name)
-
-
-async def _object(req: Request) -> dict[str, Any]:
-    body = await http.read_json(req, MAX_BODY_BYTES)
-    if not isinstance(body, dict):
-        raise RequestError("invalid_request", "request body must be a JSON object")
-    return body
 
 
 def _idempotency_key(req: Request) -> str | None:

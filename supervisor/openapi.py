@@ -26,7 +26,10 @@ REF = "#/components/schemas/{name}"
 Json = dict[str, Any]
 ADMIN_ONLY: list[Json] = [{"adminToken": []}]
 EVERY_CALLER: list[Json] = [*ADMIN_ONLY, {"apiToken": []}]
-ANYWHERE = ("internal_error", "misdirected_host")
+ANYWHERE = (
+    "headers_too_large", "internal_error", "invalid_request", "misdirected_host", "request_timeout",
+    "too_many_connections", "uri_too_long",
+)  # fmt: skip
 WITH_A_TOKEN = ("journal_unavailable", "not_permitted", "unauthorized")
 WITH_A_BODY = ("invalid_request", "request_too_large")
 IN_A_LEASE_REQUEST = (

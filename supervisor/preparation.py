@@ -118,6 +118,7 @@ def launch_spec(
         drain_s=settings.drain_s,
         namespaces=settings.namespaces,
         lease_limits=options.limits or LeaseLimits(),
+        wire=settings.wire,
         hardening=settings.hardening,
         log=msgspec.structs.replace(settings.log, max_bytes=settings.lease_log_bytes),
         request_id=logs.bound("request_id"),

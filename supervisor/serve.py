@@ -90,6 +90,7 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
         until_stdin_closes: bool,
     ) -> None:
         self._settings = settings
+        self.wire = settings.wire
         self._folder = folder
         self._listener = listener
         self._address = address

@@ -75,6 +75,7 @@ class Service:
         available_bytes: Callable[[], int] = available_memory_bytes,
     ) -> None:
         self._settings = settings
+        self.wire = settings.wire
         self._command_lines = command_lines
         self._identities = identities
         self._jitter = jitter

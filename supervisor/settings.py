@@ -10,7 +10,7 @@ import msgspec
 
 from shared.errors import RequestError
 from shared.hardening import Hardening
-from shared.launch import TurnLimits
+from shared.launch import TurnLimits, WireLimits
 from shared.logs import LogSettings
 
 HOME_VARIABLE = "ASM_ENDPOINT_HOME"
@@ -32,6 +32,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     hardening: Hardening = Hardening()
     """Locks for every command line, beyond what always holds."""
     limits: TurnLimits = TurnLimits()
+    wire: WireLimits = WireLimits()
+    """Of the supervisor and of every lease."""
     max_leases: int = 256
     max_starts: int = 64
     """Leases that may be starting at once; more are refused for a moment."""
@@ -80,27 +82,30 @@ MAX_BYTES = 1e15
 """For names that end in ``_bytes``."""
 NUMBERS: dict[type, dict[str, type[float | int]]] = {
     owner: {field.name: field.type for field in msgspec.structs.fields(owner) if field.type in (int, float)}
-    for owner in (Settings, TurnLimits)
+    for owner in (Settings, TurnLimits, WireLimits)
 }
 """What :func:`changed` can change."""
 
 
 def changed(settings: Settings, assignments: Iterable[str]) -> Settings:
-    """``settings`` with ``NAME=NUMBER`` assignments applied; names of ``TurnLimits`` count too.
+    """``settings`` with ``NAME=NUMBER`` assignments applied; names of ``TurnLimits`` and ``WireLimits`` count too.
 
     Raises RequestError ``invalid_request`` for a name that is not there or a value that is not a positive number.
     """
-    own: dict[str, float | int] = {}
-    limits: dict[str, float | int] = {}
+    chosen: dict[type, dict[str, float | int]] = {owner: {} for owner in NUMBERS}
     for assignment in assignments:
         name, _, text = assignment.partition("=")
-        in_limits = name in NUMBERS[TurnLimits]
-        kind = NUMBERS[TurnLimits if in_limits else Settings].get(name)
-        if kind is None:
-            known = ", ".join(sorted((*NUMBERS[Settings], *NUMBERS[TurnLimits])))
+        owner = next((owner for owner, kinds in NUMBERS.items() if name in kinds), None)
+        if owner is None:
+            known = ", ".join(sorted(name for kinds in NUMBERS.values() for name in kinds))
             raise RequestError("invalid_request", f"cannot set {name!r}: known are {known}", param=name)
-        (limits if in_limits else own)[name] = _number(name, text, kind)
-    return msgspec.structs.replace(settings, **own, limits=msgspec.structs.replace(settings.limits, **limits))
+        chosen[owner][name] = _number(name, text, NUMBERS[owner][name])
+    return msgspec.structs.replace(
+        settings,
+        **chosen[Settings],
+        limits=msgspec.structs.replace(settings.limits, **chosen[TurnLimits]),
+        wire=msgspec.structs.replace(settings.wire, **chosen[WireLimits]),
+    )
 
 
 def _number(name: str, text: str, kind: type[float | int]) -> float | int:

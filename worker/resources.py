@@ -90,7 +90,7 @@ class ChatCompletions:
         spec = self._lease.spec
         options = provider.load(spec.provider).turn_options
         max_bytes = MAX_BODY_BYTES_WITH_IMAGES if options.image_types else MAX_BODY_BYTES
-        body = await http.read_json(req, max_bytes)
+        body = await http.read_json(req, max_bytes, spec.wire.body_s)
         request = read_request(body, model=spec.model, streaming=spec.streaming, options=options)
         if request.ignored:
             resp.set_header(parameters.IGNORED_HEADER, parameters.report(request.ignored))

@@ -20,7 +20,7 @@ from gunicorn.app.base import BaseApplication
 
 from shared import isolation
 from shared.http import FalconApp
-from shared.launch import LaunchSpec
+from shared.launch import LaunchSpec, WireLimits
 from shared.serving import common_settings
 
 MAX_DEATHS = 3
@@ -45,6 +45,7 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
     def __init__(self, load: Callable[[], FalconApp]) -> None:
         self._load = load
         self._kill_strays: Callable[[], None] = _kill_nothing
+        self.wire = WireLimits()
         self._deaths: deque[float] = deque(maxlen=MAX_DEATHS + 1)
         super().__init__()
 
@@ -62,6 +63,7 @@ class LeaseServer(BaseApplication):  # type: ignore[misc]
     def serve(self, spec: LaunchSpec, listener_fd: int, kill_strays: Callable[[], None]) -> None:
         """Serve one lease until the end. ``kill_strays`` ends all processes below the arbiter."""
         self._kill_strays = kill_strays
+        self.wire = spec.wire
         self.cfg.set("bind", f"fd://{listener_fd}")
         self.cfg.set("graceful_timeout", int(spec.drain_s + STOP_MARGIN_S))
         self.cfg.set("proc_name", f"asm-endpoint {spec.lease_ref}")

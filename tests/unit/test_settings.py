@@ -12,9 +12,10 @@ from supervisor.settings import Settings, changed
 SETTINGS = Settings(home=Path("/nowhere"))
 
 
-def test_a_limit_of_turns_and_one_of_the_supervisor():
-    """Both are known by their own names; the rest stays."""
-    settings = changed(SETTINGS, ["first_output_s=2.5", "max_leases=7"])
+def test_a_limit_of_turns_of_connections_and_of_the_supervisor():
+    """All are known by their own names; the rest stays."""
+    settings = changed(SETTINGS, ["first_output_s=2.5", "max_leases=7", "head_s=3", "connections=8"])
+    assert (settings.wire.head_s, settings.wire.connections) == (3.0, 8)
     assert (settings.limits.first_output_s, settings.max_leases) == (2.5, 7)
     assert settings.limits.total_s == SETTINGS.limits.total_s
     assert settings.drain_s == SETTINGS.drain_s
