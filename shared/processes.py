@@ -131,13 +131,14 @@ def alive(processes: Iterable[ProcessId]) -> list[ProcessId]:
     return [process for process in processes if is_alive(process)]
 
 
-def is_below(pid: int, ancestor: int) -> bool:
-    """Whether a process descends from another one."""
-    while pid > 1 and (row := read(pid)):
+def is_apart(pid: int, ancestor: int) -> bool:
+    """Whether a process is there and does not descend from another one; not when that cannot be told any more."""
+    while pid > 1:
+        row = read(pid)
+        if row is None or row.ppid == ancestor:
+            return False
         pid = row.ppid
-        if pid == ancestor:
-            return True
-    return False
+    return True
 
 
 def in_namespace(namespace: int) -> Iterator[int]:

@@ -162,7 +162,10 @@ class Uplink:
 
 
 def _may_supervise(connection: socket.socket) -> bool:
-    """Whether the other end is of our user and none of our families: a command line must not give us orders."""
+    """Whether the other end is of our user and none of our families: a command line must not give us orders.
+
+    Nor by a child of its that connects and ends at once, of which nobody can tell any more whose it was.
+    """
     packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     pid, uid, _ = struct.unpack("3i", packed)
-    return uid == os.getuid() and pid > 0 and not processes.is_below(pid, os.getpid())
+    return uid == os.getuid() and pid > 0 and processes.is_apart(pid, os.getpid())

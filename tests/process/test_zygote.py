@@ -7,6 +7,8 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,12 +54,17 @@ def unwatched(isolation: tuple[str, ...], home: Path) -> Iterator[tuple[Serving,
 def greet(path: Path) -> bytes:
     """What a zygote answers to a supervisor; b"" when it hangs up."""
     with connect_to(path, TIMEOUT_S) as connection:
-        connection.settimeout(TIMEOUT_S)
-        try:
-            connection.send(launch.encode(Hello(protocol=launch.PROTOCOL, adopt_grace_s=TIMEOUT_S)))
-            return connection.recv(launch.MAX_MESSAGE_BYTES)
-        except ConnectionError:
-            return b""
+        return greeted(connection)
+
+
+def greeted(connection: socket.socket) -> bytes:
+    """The same over a connection that is there."""
+    connection.settimeout(TIMEOUT_S)
+    try:
+        connection.send(launch.encode(Hello(protocol=launch.PROTOCOL, adopt_grace_s=TIMEOUT_S)))
+        return connection.recv(launch.MAX_MESSAGE_BYTES)
+    except ConnectionError:
+        return b""
 
 
 def test_a_command_line_cannot_give_the_zygote_orders(unwatched: tuple[Serving, EndpointDescriptor]):
@@ -66,6 +73,23 @@ def test_a_command_line_cannot_give_the_zygote_orders(unwatched: tuple[Serving, 
     path = held.home / SOCKET_NAME
     answer = ask(descriptor, f"[[supervise:{path}]] x").json()["choices"][0]["message"]["content"]
     assert answer in {"ConnectionResetError", "BrokenPipeError"}
+    assert isinstance(launch.decode_from_zygote(greet(path)), Ready)
+    held.start()
+
+
+def test_who_has_gone_gives_the_zygote_no_orders(unwatched: tuple[Serving, EndpointDescriptor]):
+    """A command line could have a child connect that ends before the zygote looks where it stands."""
+    held, _ = unwatched
+    path = held.home / SOCKET_NAME
+    connect = "import socket, sys; socket.socket(fileno=int(sys.argv[1])).connect(sys.argv[2])"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
+        fd = connection.fileno()
+        os.kill(held.zygote.pid, signal.SIGSTOP)
+        try:
+            subprocess.run((sys.executable, "-c", connect, str(fd), str(path)), pass_fds=(fd,), check=True)
+        finally:
+            os.kill(held.zygote.pid, signal.SIGCONT)
+        assert not greeted(connection)
     assert isinstance(launch.decode_from_zygote(greet(path)), Ready)
     held.start()
 

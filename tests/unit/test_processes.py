@@ -73,7 +73,8 @@ def test_a_family_is_a_leader_and_all_below_it():
         found = processes.family(child.pid, rows, processes.children_by_parent(rows))
         assert len(found) == 2
         assert found[0].id.pid == child.pid
-        assert processes.is_below(found[1].id.pid, os.getpid())
-        assert not processes.is_below(os.getpid(), child.pid)
+        assert not processes.is_apart(found[1].id.pid, os.getpid())
+        assert processes.is_apart(os.getpid(), child.pid)
         child.communicate(b"\n", TIMEOUT_S)
     assert processes.family(child.pid, processes.table(), {}) == []
+    assert not processes.is_apart(child.pid, os.getpid())
