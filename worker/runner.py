@@ -175,12 +175,17 @@ class CliProcess:
             return 0
 
     def start_turn(self, prompt: Prompt, request_id: str | None = None) -> Turn:
-        """Send a prompt; only while :attr:`has_room`."""
+        """Send a prompt; only while :attr:`has_room`. One that cannot be written is the process's last."""
         turn = Turn(self, request_id)
         self._log_turn("turn begins", turn)
         self._turns[turn.id] = turn
         self.turns_served += 1
-        self._connection.start_turn(turn.id, prompt)
+        try:
+            self._connection.start_turn(turn.id, prompt)
+        except BaseException:
+            self.is_retired = True
+            del self._turns[turn.id]
+            raise
         self._send()
         return turn
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Self
 
 from shared import provider
@@ -59,11 +59,19 @@ class Session:
         if not self.capacity.ledger.is_used_up:
             self.pool.refill()
 
-    def give_back(self, process: CliProcess) -> None:
-        """After a turn; when there can be no other one, nothing that is idle goes on."""
-        self.pool.give_back(process)
-        if self.capacity.ledger.is_used_up:
-            self.pool.rest()
+    @contextlib.contextmanager
+    def process(self) -> Iterator[CliProcess]:
+        """One with room for a turn, given back whatever becomes of that. Raises as :meth:`Pool.checkout`.
+
+        When there can be no other turn after it, nothing that is idle goes on.
+        """
+        process = self.pool.checkout()
+        try:
+            yield process
+        finally:
+            self.pool.give_back(process)
+            if self.capacity.ledger.is_used_up:
+                self.pool.rest()
 
     async def close(self) -> None:
         """Stop every process of the session."""
@@ -121,16 +129,15 @@ class TurnStream:
             session.capacity.place(session.limits.queue_s, _chars(self._prompt)) as account,
             session.trouble.of_turn(),
         ):
-            process = session.pool.checkout()
-            turn = process.start_turn(self._prompt, self._request_id)
-            account.begin(turn.stop, time.monotonic())
-            asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.refill)
-            try:
-                async for batch in self._pieces(turn, account, heartbeat_s):
-                    yield batch
-            finally:
-                turn.end()
-                session.give_back(process)
+            with session.process() as process:
+                turn = process.start_turn(self._prompt, self._request_id)
+                account.begin(turn.stop, time.monotonic())
+                asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.refill)
+                try:
+                    async for batch in self._pieces(turn, account, heartbeat_s):
+                        yield batch
+                finally:
+                    turn.end()
 
     def _logged(self) -> contextlib.AbstractAsyncContextManager[None]:
         with_content = self._session.logs_content

@@ -66,6 +66,19 @@ def test_without_standbys_nothing_runs_but_turns():
     run(scenario, standby=0)
 
 
+def test_a_prompt_that_cannot_be_written_keeps_no_process():
+    """Whoever sends many of them would have as many command lines, whatever the concurrency."""
+
+    async def scenario(session: Session) -> None:
+        for _ in range(3):
+            with pytest.raises(UnicodeEncodeError):
+                await query(session, "\ud800")
+        await until(lambda: not running())
+        assert (await query(session, "hello")).text == "hello"
+
+    run(scenario, standby=0)
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_as_many_standbys_as_asked_for_and_again_after_a_turn(size: int):
     """One serves the turn and is not used again; another one comes in its place."""
