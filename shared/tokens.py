@@ -1,7 +1,7 @@
 """Lease bearer tokens: made once, shown once, afterwards known only by their SHA-256.
 
-A token for an ensure call with an idempotency key is derived (HMAC-SHA256 under the supervisor's in-memory
-secret), so that a repeated call can be answered without the token having been kept anywhere.
+A token for an ensure call with an idempotency key is derived (HMAC-SHA256 under an in-memory secret of that
+key), so that a repeated call can be answered without the token having been kept anywhere.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ TOKEN_BYTES = 32
 
 
 def new_secret() -> bytes:
-    """A fresh supervisor secret for :func:`derive`."""
+    """A fresh secret for :func:`derive`."""
     return secrets.token_bytes(TOKEN_BYTES)
 
 

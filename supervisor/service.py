@@ -150,8 +150,8 @@ class Service:
         async with self._keys.exclusive(caller.name, idempotency_key, decision) as entry:
             record = self._table.get(entry.lease_ref) if entry.lease_ref else None
             if record is not None and record.state is State.READY:
-                return self._describe(record, decision, entry.token(self._keys))
-            ensured = await self._lease(decision, caller, entry.next_token(self._keys))
+                return self._describe(record, decision, entry.token())
+            ensured = await self._lease(decision, caller, entry.next_token())
             entry.lease_ref = ensured.endpoint.lease_ref
             return ensured
 
