@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from shared.errors import RequestError
 from shared.provider import Image, Prompt
-from worker.formats import ANY_OBJECT, read_schema
+from worker.formats import ANY_OBJECT, MAX_SCHEMA_DEPTH, read_schema
 from worker.images import MAX_IMAGE_BYTES, MAX_IMAGES
 from worker.prompt import MAX_PROMPT_BYTES, read_prompt
 
@@ -234,3 +235,25 @@ def test_a_malformed_json_schema_is_refused(value: Any, param: str):
     with pytest.raises(RequestError) as refused:
         read_schema({"type": "json_schema", "json_schema": value})
     assert (refused.value.code, refused.value.param) == ("invalid_request", f"response_format.{param}")
+
+
+@pytest.mark.parametrize("nest", [lambda inner: {"properties": inner}, lambda inner: {"anyOf": [inner]}])
+def test_a_json_schema_is_only_so_deep(nest: Callable[[Any], Any]):
+    """Deeper ones could be read, but not written for the command line."""
+    schema: Any = {}
+    while depth_of(schema) < MAX_SCHEMA_DEPTH - 1:
+        schema = nest(schema)
+    named = {"name": "n", "schema": schema}
+    assert read_schema({"type": "json_schema", "json_schema": named}) == schema
+    with pytest.raises(RequestError) as refused:
+        read_schema({"type": "json_schema", "json_schema": named | {"schema": nest(nest(schema))}})
+    assert (refused.value.code, refused.value.param) == (
+        "invalid_request",
+        "response_format.json_schema.schema",
+    )
+
+
+def depth_of(value: Any) -> int:
+    """How many objects and lists are around its innermost one, that one included."""
+    within = value.values() if isinstance(value, dict) else value if isinstance(value, list) else None
+    return 0 if within is None else 1 + max(map(depth_of, within), default=0)
