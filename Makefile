@@ -13,7 +13,7 @@ COMPAT_ENVIRONMENTS := ai-sdk $(filter-out litellm-proxy,$(patsubst $(COMPAT_PIN
 # In CI every required test has to run: a missing npm is an error there, elsewhere a clear skip.
 REQUIRED := $(ASM_ENDPOINT_CI)
 
-.PHONY: demo test check bench compat format clis sdks record-transcripts clean
+.PHONY: demo test check bench compat contracts format clis sdks record-transcripts clean
 
 demo: $(INSTALLED)
 	$(BIN)/asm-endpoint demo
@@ -32,6 +32,10 @@ bench: $(INSTALLED) clis $(COMPAT)/litellm-proxy/.installed
 # Independent clients, each in an environment of its own, through the whole stack; ends with one table.
 compat: $(INSTALLED) clis $(COMPAT_ENVIRONMENTS:%=$(COMPAT)/%/.installed)
 	$(BIN)/python -m tests.compat.run
+
+# The OpenAPI documents and the examples of the contracts, written anew after a change of them.
+contracts: $(INSTALLED)
+	$(BIN)/python -m tests.unit.contract_examples
 
 format: $(INSTALLED)
 	$(BIN)/ruff check --fix

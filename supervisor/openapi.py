@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
+from shared import openapi
 from shared.contracts import (
     CompatibilityResult,
     ConsumerManifest,
@@ -16,22 +16,16 @@ from shared.contracts import (
     InferenceRequest,
     LeaseOptions,
 )
-from shared.errors import KINDS
 from shared.health import Health
+from shared.openapi import ErrorDetail, Json, content, in_path, query
 from supervisor.caller import CallerLimits
+from supervisor.proof import ReleaseProof
 from supervisor.views import LeaseReleased, LeaseView, NewToken, Released, TokenView
 
 MAX_EXPIRES_IN_S = 100 * 366 * 86_400.0
-REF = "#/components/schemas/{name}"
-Json = dict[str, Any]
 ADMIN_ONLY: list[Json] = [{"adminToken": []}]
 EVERY_CALLER: list[Json] = [*ADMIN_ONLY, {"apiToken": []}]
-ANYWHERE = (
-    "headers_too_large", "internal_error", "invalid_request", "misdirected_host", "request_timeout",
-    "too_many_connections", "uri_too_long",
-)  # fmt: skip
 WITH_A_TOKEN = ("journal_unavailable", "not_permitted", "unauthorized")
-WITH_A_BODY = ("invalid_request", "request_too_large")
 IN_A_LEASE_REQUEST = (
     "conflicting_options", "idempotency_key_reused", "incompatible", "invalid_consumer_manifest", "invalid_context",
     "invalid_lease_options", "missing_model_identity", "unsupported_endpoint_provider", "unsupported_extension",
@@ -59,20 +53,12 @@ class EnsureAnswer(msgspec.Struct, kw_only=True):
     compatibility: CompatibilityResult
 
 
-class ErrorDetail(msgspec.Struct, kw_only=True):
-    """OpenAI's error object."""
-
-    message: str
-    type: str
-    code: str
-    param: str | None = None
-
-
 class ErrorBody(msgspec.Struct, kw_only=True):
-    """Every error; ``compatibility`` with an incompatible request, ``endpoints`` with a release of many."""
+    """Every error; what belongs to an incompatible request, a release or a release of many stands beside it."""
 
     error: ErrorDetail
     compatibility: CompatibilityResult | None = None
+    proof: ReleaseProof | None = None
     endpoints: list[LeaseReleased] | None = None
 
 
@@ -135,15 +121,14 @@ BODIES = (
 
 def document(version: str) -> Json:
     """The whole document."""
-    _, schemas = msgspec.json.schema_components(BODIES, ref_template=REF)
-    lease_ref, token_name = _in_path("lease_ref"), _in_path("name")
+    lease_ref, token_name = in_path("lease_ref"), in_path("name")
     ended = {"name": "ended", "in": "query", "schema": {"type": "boolean"}}
     key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 256}}
     return {
         "openapi": "3.1.0",
         "info": {"title": "asm-endpoint supervisor", "version": version},
         "components": {
-            "schemas": schemas,
+            "schemas": openapi.schemas(BODIES),
             "securitySchemes": {
                 "adminToken": {"type": "http", "scheme": "bearer"},
                 "apiToken": {"type": "http", "scheme": "bearer"},
@@ -155,7 +140,7 @@ def document(version: str) -> Json:
                     "Whether leases can be made, and what is wrong",
                     Health,
                     security=[],
-                    also={"503": _answer("They cannot", Health)},
+                    also={"503": {"description": "They cannot", **content(Health)}},
                 )
             },
             "/metrics": {"get": _operation("Prometheus metrics", security=ADMIN_ONLY)},
@@ -171,7 +156,7 @@ def document(version: str) -> Json:
                         LeaseList,
                         errors=("invalid_request",),
                     ),
-                    "parameters": [_query("group"), _query("owner"), ended],
+                    "parameters": [query("group"), query("owner"), ended],
                 },
                 "delete": {
                     **_operation(
@@ -179,7 +164,7 @@ def document(version: str) -> Json:
                         ReleasedList,
                         errors=("invalid_request", "survivors"),
                     ),
-                    "parameters": [_query("group"), _query("owner")],
+                    "parameters": [query("group"), query("owner")],
                 },
                 "post": {
                     **_operation(
@@ -240,7 +225,7 @@ def document(version: str) -> Json:
                         security=ADMIN_ONLY,
                         errors=("invalid_request", "not_found", "survivors"),
                     ),
-                    "parameters": [_query("release", "boolean")],
+                    "parameters": [query("release", "boolean")],
                 },
             },
             "/v1/tokens/{name}/rotate": {
@@ -266,43 +251,15 @@ def _operation(
     errors: tuple[str, ...] = (),
     also: Json | None = None,
 ) -> Json:
-    """One method of a path. ``errors`` are the codes of its own; those of its body and its token come with them."""
+    """One method of a path. ``errors`` are the codes of its own; those of its token come with them."""
     security = EVERY_CALLER if security is None else security
-    codes = {*ANYWHERE, *(WITH_A_TOKEN if security else ()), *(WITH_A_BODY if body else ()), *errors}
-    operation: Json = {
-        "summary": summary,
-        "security": security,
-        "responses": {status: _answer(summary, answer), **_errors(codes), **(also or {})},
-    }
-    if body:
-        operation["requestBody"] = {"required": True, **_content(body)}
-    return operation
-
-
-def _answer(description: str, kind: type | None) -> Json:
-    return {"description": description, **_content(kind)}
-
-
-def _errors(codes: Iterable[str]) -> Json:
-    """An answer for each status that these codes have."""
-    by_status: dict[str, list[str]] = {}
-    for code in sorted(codes):
-        by_status.setdefault(str(KINDS[code].status), []).append(f"`{code}`")
-    return {
-        status: _answer(f"A typed error: {', '.join(names)}", ErrorBody)
-        for status, names in sorted(by_status.items())
-    }
-
-
-def _in_path(name: str) -> Json:
-    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-
-
-def _query(name: str, kind: str = "string") -> Json:
-    return {"name": name, "in": "query", "schema": {"type": kind}}
-
-
-def _content(kind: type | None) -> Json:
-    if kind is None:
-        return {}
-    return {"content": {"application/json": {"schema": {"$ref": REF.format(name=kind.__name__)}}}}
+    return openapi.operation(
+        summary,
+        content(answer),
+        error_body=ErrorBody,
+        security=security,
+        errors=(*(WITH_A_TOKEN if security else ()), *errors),
+        status=status,
+        body=body,
+        also=also,
+    )

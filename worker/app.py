@@ -9,7 +9,7 @@ from shared.launch import LaunchSpec
 from worker.auth import Admission
 from worker.lease import ServedLease
 from worker.lifecycle import Lifecycle
-from worker.resources import ChatCompletions, Health, Models
+from worker.resources import ChatCompletions, Health, Models, OpenApi
 from worker.session import Session
 
 _log = logging.getLogger("asm_endpoint.worker")
@@ -21,6 +21,7 @@ def build_app(lease: ServedLease, lifecycle: Lifecycle | None = None) -> http.Fa
     app = http.new_app(_log, Admission(lease), *([lifecycle] if lifecycle else []))
     models = Models(lease)
     app.add_route(f"{LEASE_PREFIX}/health", Health(lease))
+    app.add_route(f"{LEASE_PREFIX}/openapi.json", OpenApi())
     app.add_route(f"{LEASE_PREFIX}/v1/models", models)
     app.add_route(f"{LEASE_PREFIX}/v1/models/{{model_id:path}}", models, suffix="one")
     app.add_route(f"{LEASE_PREFIX}/v1/chat/completions", ChatCompletions(lease))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import time
 from typing import Any
 
@@ -10,6 +11,7 @@ from falcon.asgi import Request, Response
 
 from shared import budget, health, http, openai, provider
 from shared.errors import RequestError
+from worker import openapi as description
 from worker import parameters
 from worker.completion import CompletionRequest, read_request
 from worker.lease import ServedLease
@@ -77,6 +79,14 @@ class Models:
     def _model(self) -> dict[str, Any]:
         spec = self._lease.spec
         return openai.model_object(spec.model, self._created, spec.provider)
+
+
+class OpenApi:
+    """``GET openapi.json``."""
+
+    async def on_get(self, req: Request, resp: Response, lease_ref: str) -> None:
+        """This API, described."""
+        http.send_json(resp, description.document(importlib.metadata.version("asm-endpoint")))
 
 
 class ChatCompletions:
