@@ -1,7 +1,7 @@
 """Command-line processes of one lease: one ready before it is needed, and none forgotten.
 
 Deciding which process serves is synchronous; starting and stopping happen beside it. A standby that has died is
-never handed out.
+never handed out, and is replaced: once until the next turn, which would meet and report whatever kills them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class Pool:
         self._serving: set[CliProcess] = set()
         self._stopping: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self._replaces_lost = True
         self.on_standby_failed: Callable[[], None] = _do_nothing
         """Called when a standby did not start, or has ended before it was used."""
 
@@ -50,8 +51,9 @@ class Pool:
             raise WorkerError("lease_closed", "cannot start a turn: the lease is closed")
         process = next((process for process in self._serving if process.has_room), None)
         if process is None:
-            process = self._standbys.pop(0) if self.standbys and self._standbys else self._start()
+            process = self._take_standby() or self._start()
             self._serving.add(process)
+        self._replaces_lost = True
         return process
 
     def give_back(self, process: CliProcess) -> None:
@@ -61,12 +63,16 @@ class Pool:
 
     def refill(self) -> None:
         """Start what is missing; a failure is logged, because the next turn will meet and report it."""
-        if self._is_closed:
-            return
-        self._rest_later()
-        while self.standbys < self._size:
+        if not self._is_closed:
+            self._rest_later()
+            self._fill()
+
+    def _fill(self) -> None:
+        while not self._is_closed and self.standbys < self._size:
             try:
-                self._standbys.append(self._start())
+                process = self._start()
+                self._standbys.append(process)
+                process.exited.add_done_callback(lambda _: self._drop_spent())
             except EndpointError as error:
                 _log.warning("no standby: %s", error)
                 self.on_standby_failed()
@@ -91,6 +97,20 @@ class Pool:
         while self._stopping:
             await asyncio.wait(self._stopping)
 
+    def _take_standby(self) -> CliProcess | None:
+        """One that is alive, if possible one whose handshake is done."""
+        self._drop_spent()
+        if not self._standbys:
+            return None
+        process = next((process for process in self._standbys if process.is_ready), self._standbys[0])
+        self._standbys.remove(process)
+        return process
+
+    def _replace_lost(self) -> None:
+        if self._replaces_lost:
+            self._replaces_lost = False
+            asyncio.get_running_loop().call_soon(self._fill)
+
     def _rest_later(self) -> None:
         if self._rest_timer:
             self._rest_timer.cancel()
@@ -104,6 +124,7 @@ class Pool:
         for process in [process for process in self._idle() if not process.has_room]:
             if process.turns_served == 0:
                 self.on_standby_failed()
+                self._replace_lost()
             self._forget(process)
 
     def _forget(self, process: CliProcess) -> None:

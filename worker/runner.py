@@ -13,6 +13,7 @@ import fcntl
 import itertools
 import logging
 import os
+import select
 import signal
 import subprocess
 from collections import deque
@@ -103,6 +104,8 @@ class CliProcess:
             fcntl.fcntl(self._stdout.fileno(), fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         self._stderr_pipe = _pipe(popen.stderr)
         self._pidfd = os.pidfd_open(popen.pid)
+        self._ends = select.poll()
+        self._ends.register(self._pidfd, select.POLLIN)
         self._loop.add_reader(self._pidfd, self._on_exit)
         self._loop.add_reader(self._stderr_pipe.fileno(), self._on_stderr)
         self.resume()
@@ -144,7 +147,7 @@ class CliProcess:
         return (
             not self.is_retired
             and not self._connection.is_spent
-            and not self.exited.done()
+            and self._is_running()
             and len(self._turns) < self._connection.concurrent_turns
             and self.turns_served < self._connection.turns_before_recycle
         )
@@ -154,6 +157,11 @@ class CliProcess:
         """Whether it :attr:`has_room` and will have some for a while: for a replacement to start meanwhile."""
         left = self._connection.turns_before_recycle - self.turns_served
         return self.has_room and (self.turns_served == 0 or left >= self._connection.concurrent_turns)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its handshake is done, so that a turn would begin at once."""
+        return self._connection.is_ready
 
     @property
     def is_idle(self) -> bool:
@@ -232,6 +240,10 @@ class CliProcess:
     def _log_turn(self, message: str, turn: Turn) -> None:
         request = {"request_id": turn.request_id} if turn.request_id else {}
         _log.info(message, extra={"turn": turn.id, "cli_pid": self.pid, **request})
+
+    def _is_running(self) -> bool:
+        """Asked of the kernel, which may know of an end that we have not been told yet."""
+        return not self.exited.done() and not self._ends.poll(0)
 
     async def _exits_within(self, wait_s: float) -> bool:
         await asyncio.wait([self.exited], timeout=wait_s)

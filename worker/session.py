@@ -21,7 +21,7 @@ from typing import Self
 
 from shared import provider
 from shared.contracts import Budget
-from shared.errors import ProviderError
+from shared.errors import ProviderError, RequestError
 from shared.events import PREAMBLE, Event
 from shared.launch import TurnLimits
 from shared.provider import Prompt
@@ -196,7 +196,8 @@ async def query(
 
     Cancelling the call cancels the turn.
 
-    Raises ProviderError (the turn failed) or WorkerError (``at_capacity``, ``insufficient_quota``, ``lease_closed``).
+    Raises ProviderError (the turn failed), WorkerError (``at_capacity``, ``insufficient_quota``, ``lease_closed``) or
+    RequestError ``invalid_request`` (half of a surrogate pair).
     """
     async with stream(session, prompt, stop=stop, request_id=request_id) as turn:
         async for _ in turn.batches():
@@ -208,7 +209,16 @@ def stream(
     session: Session, prompt: Prompt | str, *, stop: Sequence[str] = (), request_id: str | None = None
 ) -> TurnStream:
     """One turn, piece by piece; nothing starts before the first piece is asked for. Errors as :func:`query`."""
-    return TurnStream(session, Prompt(text=prompt) if isinstance(prompt, str) else prompt, stop, request_id)
+    prompt = Prompt(text=prompt) if isinstance(prompt, str) else prompt
+    _require_text(prompt)
+    return TurnStream(session, prompt, stop, request_id)
+
+
+def _require_text(prompt: Prompt) -> None:
+    try:
+        (prompt.system + prompt.text).encode()
+    except UnicodeEncodeError as error:
+        raise RequestError("invalid_request", f"cannot complete: the prompt is no text: {error}") from error
 
 
 def _chars(prompt: Prompt) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -10,8 +11,9 @@ from collections.abc import Awaitable, Callable
 import psutil
 import pytest
 
-from shared.errors import WorkerError
+from shared.errors import RequestError, WorkerError
 from shared.launch import TurnLimits
+from shared.provider import Prompt
 from worker.session import Session, open_session, query, stream
 
 pytestmark = pytest.mark.process
@@ -124,16 +126,52 @@ def test_a_standby_does_not_rest_while_turns_go_on():
 
 
 def test_a_dead_standby_is_never_handed_out():
-    """Killed a moment before it is needed, or long before."""
+    """Killed a moment before it is needed; nobody had the time to notice."""
 
     async def scenario(session: Session) -> None:
-        for delay_s in (0.0, 0.1):
+        await until(lambda: session.pool.standbys == 1)
+        kill(running())
+        assert (await query(session, "hello")).text == "hello"
+
+    run(scenario, standby=1)
+
+
+def test_a_standby_that_died_is_replaced_once_until_the_next_turn():
+    """Before anyone asks for it; but what kills them all is left to a turn to meet and report."""
+
+    async def scenario(session: Session) -> None:
+        for _ in range(2):
             await until(lambda: session.pool.standbys == 1)
-            for pid in running():
-                os.kill(pid, signal.SIGKILL)
+            kill(first := running())
+            await until(functools.partial(is_replaced, session, first))
+            kill(running())
             await until(lambda: session.pool.standbys == 0)
-            await asyncio.sleep(delay_s)
+            assert not running()
             assert (await query(session, "hello")).text == "hello"
+
+    run(scenario, standby=1)
+
+
+def is_replaced(session: Session, lost: set[int]) -> bool:
+    """Whether a standby runs that is none of those."""
+    return session.pool.standbys == 1 and bool(running() - lost)
+
+
+def kill(pids: set[int]) -> None:
+    """From outside; dead when this returns, without the event loop having had a moment to notice."""
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+
+
+def test_half_of_a_surrogate_pair_is_no_prompt():
+    """Refused before a command line is asked, which could not be sent it."""
+
+    async def scenario(session: Session) -> None:
+        for prompt in ("\ud800", Prompt(text="x", system="\udfff")):
+            with pytest.raises(RequestError, match="the prompt is no text"):
+                await query(session, prompt)
+        assert (await query(session, "hello")).text == "hello"
 
     run(scenario, standby=1)
 
