@@ -8,9 +8,10 @@ turn. Facts measured on claude 2.1.330, recorded in ``tests/transcripts/claude``
 * API errors end with ``subtype: success`` and ``is_error: true``; the status is in ``api_error_status``.
 * A turn that fails in the middle of its answer still has its cost, but token counts of zero; and a last
   ``message_delta`` without a stop reason, which repeats the count from before the answer.
-* After ``stop_reason: max_tokens`` or ``refusal`` the command line would ask the model again by itself, so the
-  turn ends at that stop reason, before the ``result`` line.
+* After ``stop_reason: max_tokens`` or ``refusal``, and after an answer without text, the command line would ask the
+  model again by itself, with words of its own, so the turn ends at that stop reason, before the ``result`` line.
 * ``assistant`` lines of model ``<synthetic>`` carry error texts, never an answer.
+* A usage limit of a login comes with the time at which it ends, an API key's rate limit with none.
 * A slash command that the command line runs itself is a success with ``num_turns: 0``.
 * ``client_composed`` keeps ``@file`` and ``/command`` prompts plain text; for versions that do not know it,
   a line break before a ``/`` does. In a list of parts only the last one could be a command.
@@ -22,13 +23,14 @@ turn. Facts measured on claude 2.1.330, recorded in ``tests/transcripts/claude``
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from shared.errors import STATUS_CODES
+from shared.errors import LIMITS, STATUS_CODES
 from shared.events import (
     TERMINAL,
     AssistantDelta,
@@ -53,14 +55,19 @@ SYNTHETIC_MODEL = "<synthetic>"
 ENDING_STOP_REASONS = frozenset({"max_tokens", "refusal", "model_context_window_exceeded"})
 STDERR_TAIL_CHARS = 400
 TEXT_CODES = (
+    ("prompt is too long", "context_length_exceeded"),
+    ("credit balance is too low", "quota_exhausted"),
+    ("content filtering", "content_filter"),
+)
+"""What the text says more exactly than a status of 400, or says without any."""
+STATUSLESS_CODES = (
     ("not logged in", "not_logged_in"),
     ("/login", "not_logged_in"),
-    ("prompt is too long", "context_length_exceeded"),
     ("connection", "provider_connection_failed"),
     ("stream ended", "provider_connection_failed"),
     ("overloaded", "provider_overloaded"),
 )
-"""What a failed result without a status says; 2.1.197 names less than later versions."""
+"""What a failed result without a status says besides; 2.1.197 names less than later versions."""
 
 
 class WireUsage(msgspec.Struct):
@@ -186,6 +193,7 @@ class StreamEventLine(msgspec.Struct, tag="stream_event", gc=False):
 
 class AssistantLine(msgspec.Struct, tag="assistant"):
     message: Message
+    timestamp: Any = None
 
 
 class UserLine(msgspec.Struct, tag="user"):
@@ -197,7 +205,10 @@ class ControlResponseLine(msgspec.Struct, tag="control_response"):
 
 
 class RateLimitLine(msgspec.Struct, tag="rate_limit_event"):
-    pass
+    class Info(msgspec.Struct):
+        resets_at_s: float | None = msgspec.field(default=None, name="resetsAt")
+
+    info: Info = msgspec.field(default_factory=Info, name="rate_limit_info")
 
 
 class ResultLine(msgspec.Struct, tag="result"):
@@ -227,6 +238,7 @@ class ClaudeConnection:
 
     concurrent_turns = 1
     turns_before_recycle = 1
+    is_ready = True
 
     def __init__(self, *, hides_commands: bool = False) -> None:
         self.would_go_on = False
@@ -236,6 +248,9 @@ class ClaudeConnection:
         self._wants_schema = False
         self._schema_call_id: str | None = None
         self._usage: WireUsage | None = None
+        self._has_text = False
+        self._limit_ends_at_s: float | None = None
+        self._retry_after_s: float | None = None
         self._out = b""
 
     def handshake(self) -> None:
@@ -315,8 +330,14 @@ class ClaudeConnection:
         match line:
             case StreamEventLine(event=event):
                 return self._stream_events(event)
+            case AssistantLine(message=message) if message.model == SYNTHETIC_MODEL:
+                self._retry_after_s = _seconds_until(self._limit_ends_at_s, line.timestamp)
             case AssistantLine(message=message):
-                return self._message_events(message)
+                events = self._message_events(message)
+                self._has_text = self._has_text or any(_is_text(event) for event in events)
+                return events
+            case RateLimitLine(info=info):
+                self._limit_ends_at_s = info.resets_at_s
             case ResultLine():
                 return self._outcome(line)
             case SystemLine(subtype="init"):
@@ -361,7 +382,7 @@ class ClaudeConnection:
         if event.usage:
             self._usage = event.usage.over(self._usage)
         usage = self._usage.counted() if self._usage else None
-        if event.delta.stop_reason in ENDING_STOP_REASONS:
+        if event.delta.stop_reason in ENDING_STOP_REASONS or not (self._has_text or self._wants_schema):
             self.would_go_on = True
             return [Result(stop_reason=event.delta.stop_reason, usage=usage)]
         return [CostUpdate(usage)] if usage else []
@@ -375,15 +396,16 @@ class ClaudeConnection:
             cost_usd = line.total_cost_usd
             return [Result(stop_reason=line.stop_reason, text=line.result, usage=usage, cost_usd=cost_usd)]
         has_counted = usage is not None and (usage.total_tokens or self._usage is None)
-        return [CostUpdate(usage if has_counted else None, line.total_cost_usd), self._failure(line)]
+        used = CostUpdate(usage if has_counted else None, line.total_cost_usd)
+        return [used, self._failure(line)]
 
     def _failure(self, line: ResultLine) -> Failure:
         if self._wants_schema and line.subtype == OUT_OF_TURNS:
             return Failure(code="schema_mismatch", message="the model's answer does not have the JSON schema")
-        return _failure(line)
+        return _failure(line, self._retry_after_s)
 
     def _message_events(self, message: Message) -> list[Event]:
-        if message.model == SYNTHETIC_MODEL or isinstance(message.content, str):
+        if isinstance(message.content, str):
             return []
         events: list[Event] = []
         for block in message.content:
@@ -401,6 +423,18 @@ class ClaudeConnection:
             self._schema_call_id = block.id
             return []
         return [ToolUse(tool_name=block.name, tool_call_id=block.id)]
+
+
+def _seconds_until(moment_s: float | None, timestamp: Any) -> float | None:
+    """From the moment at which the command line printed a line, by its own clock, to ``moment_s``."""
+    try:
+        return None if moment_s is None else moment_s - datetime.datetime.fromisoformat(timestamp).timestamp()
+    except (TypeError, ValueError):
+        return None
+
+
+def _is_text(event: Event) -> bool:
+    return isinstance(event, AssistantMessage) and bool(event.content)
 
 
 def _settings(prompt: Prompt) -> dict[str, Any]:
@@ -421,20 +455,25 @@ def _block(part: str | Image) -> dict[str, Any]:
     return {"type": "image", "source": source}
 
 
-def _failure(line: ResultLine) -> Failure:
+def _failure(line: ResultLine, retry_after_s: float | None) -> Failure:
     text = line.result or "; ".join(line.errors or ()) or line.terminal_reason or line.subtype or "no message"
-    return Failure(code=_failure_code(line, text.lower()), message=text)
+    code = _failure_code(line, text.lower())
+    return Failure(code=code, message=text, retry_after_s=retry_after_s if code in LIMITS else None)
 
 
 def _failure_code(line: ResultLine, text: str) -> str:
-    if line.api_error_status is not None:
-        if line.api_error_status == 400 and "prompt is too long" in text:
-            return "context_length_exceeded"
-        return STATUS_CODES.get(line.api_error_status, "provider_error")
+    status = line.api_error_status
+    phrase_code = next((code for phrase, code in TEXT_CODES if phrase in text), None)
+    if phrase_code and status in (None, 400):
+        return phrase_code
+    if line.api_error == "usage_limit_reached":
+        return "quota_exhausted"
+    if status is not None:
+        return STATUS_CODES.get(status, "provider_error")
     if line.api_error == "connection_failed":
         return "provider_connection_failed"
     otherwise = "turn_cancelled" if (line.terminal_reason or "").startswith("aborted") else "provider_error"
-    return next((code for phrase, code in TEXT_CODES if phrase in text), otherwise)
+    return next((code for phrase, code in STATUSLESS_CODES if phrase in text), otherwise)
 
 
 Decoded = Line | Notice | Failure

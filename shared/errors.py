@@ -87,6 +87,7 @@ PROVIDER_KINDS: dict[str, Kind] = {
     "sdk_not_installed": Kind(503, _SERVER),
     "provider_auth_failed": Kind(502, _SERVER),
     "provider_rejected_request": Kind(400, _INVALID),
+    "content_filter": Kind(400, _INVALID),
     "model_not_found": Kind(404, "not_found_error"),
     "rate_limit_exceeded": Kind(429, "rate_limit_error"),
     "quota_exhausted": Kind(429, "insufficient_quota"),
@@ -115,6 +116,9 @@ STATUS_CODES = {
     529: "provider_overloaded",
 }
 """A model service's HTTP status to our error code; every other status is ``provider_error``."""
+
+LIMITS = frozenset({"rate_limit_exceeded", "quota_exhausted"})
+"""Failures that are over after some time, which is told where it is known."""
 
 KINDS: dict[str, Kind] = REQUEST_KINDS | WORKER_KINDS | PROVIDER_KINDS
 

@@ -97,5 +97,5 @@ Event = (
     | Failure
 )
 TERMINAL = (Result, Failure)
-PREAMBLE = (RunStarted, Notice)
-"""What a command line says by itself: no sign that the model is answering."""
+PREAMBLE = (RunStarted, Notice, CostUpdate)
+"""What comes before the model answers: words of the command line itself, and the count of the prompt."""

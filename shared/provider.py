@@ -174,6 +174,10 @@ class Connection(Protocol):
     is_spent: bool
     """Whether the process should get no further turns, because of what was seen of it."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether the handshake is done, and a turn would begin at once."""
+
     def handshake(self) -> None:
         """Begin; called once, right after the start."""
 

@@ -18,42 +18,15 @@ from tests.clis.netns import is_loopback_only
 from tests.clis.table import MODULES
 
 EXECUTABLE = "@ampcode/cli-linux-*/amp"
-FIRST_OUTPUT_S = 5.0
-STUB = """#!{python} -IS
-import json, os, sys, time
-
-def put(**line):
-    print(json.dumps(line), flush=True)
-
-text = json.loads(sys.stdin.readline())["message"]["content"][0]["text"]
-put(type="system", subtype="init", cwd=os.getcwd(), session_id="T-1", tools=["Bash"], agent_mode="medium")
-put(type="user", message={{"role": "user", "content": [{{"type": "text", "text": text}}]}}, session_id="T-1")
-if "[[hang]]" in text:
-    time.sleep(600)
-if "[[argv]]" in text:
-    text = " ".join(sys.argv[1:])
-if "[[settings]]" in text:
-    text = open(sys.argv[sys.argv.index("--settings-file") + 1]).read()
-content = [{{"type": "thinking", "thinking": "hm"}}, {{"type": "text", "text": "echo: " + text}}]
-if "[[tool]]" in text:
-    content.append({{"type": "tool_use", "id": "TU-1", "name": "shell_command", "input": {{}}}})
-usage = {{"input_tokens": 11, "output_tokens": 7, "cache_read_input_tokens": 3}}
-put(type="assistant", message={{"type": "message", "role": "assistant", "content": content,
-    "stop_reason": "end_turn", "usage": usage}}, session_id="T-1")
-if "[[tool]]" in text:
-    time.sleep(600)
-if "[[error]]" in text:
-    put(type="result", subtype="error_during_execution", is_error=True, num_turns=0,
-        error="Model Provider Overloaded Try again in a few seconds.")
-else:
-    put(type="result", subtype="success", duration_ms=1, is_error=False, num_turns=1, result="echo: " + text)
-"""
+STUB = Path(__file__).with_name("amp_stub.py")
 
 
 def write_stub(folder: Path) -> Path:
     """An executable that prints amp's documented lines."""
     path = folder / "amp"
-    path.write_text(STUB.format(python=sys.executable))
+    path.write_text(
+        f"#!{sys.executable} -IS\nimport runpy\nrunpy.run_path({str(STUB)!r}, run_name='__main__')\n"
+    )
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 
@@ -78,12 +51,7 @@ def serve(
         patch.setenv("AMP_CLI_PATH", str(executable))
         for name, value in variables.items():
             patch.setenv(name, value)
-        return InferenceEndpoint(
-            serve_arguments=(
-                *("--set", f"first_output_s={FIRST_OUTPUT_S}", "--set", "status_hold_s=60"),
-                *arguments,
-            )
-        )
+        return InferenceEndpoint(serve_arguments=("--set", "status_hold_s=60", *arguments))
 
 
 def lease_of(endpoint: InferenceEndpoint, mode: str = "default") -> EndpointDescriptor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ PINS = json.loads((Path(__file__).parent / "package.json").read_text())["depende
 VERSION_TIMEOUT_S = 60
 KEY = "dummy-key"
 ZERO_WIDTH_SPACE = "\u200b"
-Refusal = tuple[int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +37,6 @@ class Cli:
     url_variable: str
     url_suffix: str = ""
     login_variables: tuple[str, ...] = ()
-    statuses: Mapping[int, Refusal]
-    broken: Mapping[str, str]
-    ends: Mapping[str, str]
-    tools: tuple[str, ...]
     key_of: Callable[[RecordedRequest], str]
     system_of: Callable[[RecordedRequest], str]
     user_text: Callable[[RecordedRequest], str]
@@ -52,8 +47,6 @@ class Cli:
     reports_cost: bool = False
     """Whether it tells what a turn has cost, or that a failed one has cost nothing."""
     requests_of_a_tool_attempt: int = 1
-    ignored_tools: frozenset[str] = frozenset()
-    """Those whose calls it does not even notice."""
 
     def variables(self, server: ModelServer) -> dict[str, str]:
         """How its user reaches the scripted model, but for the key."""
@@ -121,25 +114,6 @@ CLAUDE = Cli(
     url_variable="ANTHROPIC_BASE_URL",
     reports_cost=True,
     login_variables=("ANTHROPIC_AUTH_TOKEN", "CLAUDE_CODE_OAUTH_TOKEN", "CLAUDE_CONFIG_DIR"),
-    statuses={
-        400: (400, "provider_rejected_request"),
-        401: (502, "provider_auth_failed"),
-        403: (502, "provider_auth_failed"),
-        404: (404, "model_not_found"),
-        429: (429, "rate_limit_exceeded"),
-        500: (502, "provider_error"),
-        529: (503, "provider_overloaded"),
-    },
-    broken={
-        "eof": "provider_connection_failed",
-        "reset": "provider_connection_failed",
-        "error-event": "provider_overloaded",
-    },
-    ends={"max_tokens": "length", "refusal": "content_filter"},
-    tools=(
-        "Bash", "Read", "Write", "Edit", "WebFetch", "WebSearch", "Task", "TodoWrite", "mcp__server__tool",
-        "NoSuchTool",
-    ),
     key_of=lambda request: request.headers["x-api-key"],
     system_of=lambda request: "\n".join(block["text"] for block in request.body["system"]),
     user_text=_anthropic_user_text,
@@ -156,32 +130,11 @@ CODEX = Cli(
     url_variable="OPENAI_BASE_URL",
     url_suffix="/v1",
     login_variables=("CODEX_API_KEY", "CODEX_HOME"),
-    statuses={
-        400: (400, "provider_rejected_request"),
-        401: (502, "provider_auth_failed"),
-        403: (502, "provider_auth_failed"),
-        404: (404, "model_not_found"),
-        429: (429, "rate_limit_exceeded"),
-        500: (502, "provider_error"),
-        503: (503, "provider_overloaded"),
-        529: (503, "provider_overloaded"),
-    },
-    broken={
-        "eof": "provider_connection_failed",
-        "reset": "provider_connection_failed",
-        "error-event": "provider_overloaded",
-    },
-    ends={"max_output_tokens": "length", "content_filter": "content_filter"},
-    tools=(
-        "shell", "shell_command", "exec_command", "local_shell", "apply_patch", "exec", "view_image", "update_plan",
-        "spawn_agent", "web_search", "mcp__server__tool", "no_such_tool",
-    ),
     key_of=lambda request: request.headers["authorization"].removeprefix("Bearer "),
     system_of=lambda request: _responses_text(request, "developer"),
     user_text=lambda request: _responses_text(request, "user"),
     tools_of=_responses_tools,
     requests_of_a_tool_attempt=2,
-    ignored_tools=frozenset({"local_shell"}),
 )  # fmt: skip
 GEMINI = Cli(
     provider="gemini",
@@ -192,25 +145,6 @@ GEMINI = Cli(
     key_variable="GEMINI_API_KEY",
     url_variable="GOOGLE_GEMINI_BASE_URL",
     login_variables=("GEMINI_CLI_HOME", "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_GCA"),
-    statuses={
-        400: (400, "provider_rejected_request"),
-        401: (502, "provider_auth_failed"),
-        403: (502, "provider_auth_failed"),
-        404: (404, "model_not_found"),
-        429: (429, "rate_limit_exceeded"),
-        500: (502, "provider_error"),
-        503: (503, "provider_overloaded"),
-    },
-    broken={
-        "eof": "provider_connection_failed",
-        "reset": "provider_connection_failed",
-        "error-event": "provider_connection_failed",
-    },
-    ends={"SAFETY": "stop", "MAX_TOKENS": "stop"},  # gemini tells nobody
-    tools=(
-        "run_shell_command", "read_file", "write_file", "replace", "web_fetch", "google_web_search", "save_memory",
-        "write_todos", "codebase_investigator", "mcp_server_tool", "no_such_tool",
-    ),
     key_of=lambda request: request.headers["x-goog-api-key"],
     system_of=lambda request: "".join(_generative_parts(request)[:-1]),
     user_text=lambda request: _generative_parts(request)[-1].removeprefix(ZERO_WIDTH_SPACE),

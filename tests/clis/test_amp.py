@@ -15,7 +15,9 @@ import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint, ProviderError
 from tests.clis.amp import RefusingService, find_amp, lease_of, serve, write_stub
-from tests.clis.conftest import ask, chunks_of, text_of
+from tests.clis.conftest import ask, chunks_of, text_of, until
+from tests.clis.failures import AMP_STATUSES, STUBBED
+from tests.clis.provoke import assert_fails, assert_is_a_failure, assert_is_fatal
 from tests.clis.table import KEY
 from worker.session import open_session
 
@@ -58,19 +60,35 @@ def test_a_stream_is_of_whole_messages_and_says_so(descriptor: EndpointDescripto
     assert descriptor.metadata["publication"]["streaming_granularity"] == "message"
 
 
-@pytest.mark.parametrize(
-    ("prompt", "status", "code"),
-    [
-        ("[[error]]", 503, "provider_overloaded"),
-        ("[[tool]]", 502, "tool_use_refused"),
-        ("[[hang]]", 504, "provider_timeout"),
-    ],
-)
-def test_bad_ends(descriptor: EndpointDescriptor, prompt: str, status: int, code: str):
-    """An error with exit code 0, a tool, and a connection that says nothing; the lease survives each."""
-    refused = ask(descriptor, prompt)
-    assert (refused.status_code, refused.json()["error"]["code"]) == (status, code)
+@pytest.mark.parametrize("cause", [cause for cause, failing in STUBBED.items() if failing.by == "model"])
+def test_what_amp_says_reaches_the_caller(descriptor: EndpointDescriptor, cause: str):
+    """In a result that is an error with exit code 0, or on stderr alone; the lease survives each."""
+    assert_fails(descriptor, STUBBED[cause])
     assert text_of(ask(descriptor, "still here")) == "echo: still here"
+
+
+@pytest.mark.parametrize("cause", [cause for cause, failing in STUBBED.items() if failing.by == "deadline"])
+def test_a_deadline_ends_the_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: str):
+    """amp says nothing at all when its connection is cut."""
+    monkeypatch.setenv("AMP_CLI_PATH", str(write_stub(tmp_path)))
+    monkeypatch.setenv("AMP_API_KEY", KEY)
+    asyncio.run(assert_is_a_failure("amp", "default", STUBBED[cause]))
+
+
+def test_an_amp_that_is_killed_fails_its_turn_only(stub: InferenceEndpoint, descriptor: EndpointDescriptor):
+    """The lease goes on with another one."""
+    assert_is_fatal(stub, descriptor, STUBBED["crash"])
+    assert text_of(ask(descriptor, "still here")) == "echo: still here"
+
+
+def test_a_tool_ends_the_turn_and_the_process(stub: InferenceEndpoint, descriptor: EndpointDescriptor):
+    """At the first try: amp announces its tools to its service whatever its settings say."""
+    before = {process.pid for process in stub.endpoint(descriptor).processes[2:]}
+    refused = ask(descriptor, "[[tool]]")
+    assert (refused.status_code, refused.json()["error"]["code"]) == (502, "tool_use_refused")
+    assert "shell_command" in refused.json()["error"]["message"]
+    assert text_of(ask(descriptor, "still here")) == "echo: still here"
+    until(lambda: not before & {each.pid for each in stub.endpoint(descriptor).processes})
 
 
 def test_modes_are_models(stub: InferenceEndpoint):
@@ -105,15 +123,7 @@ def amp() -> Path:
     return find_amp()
 
 
-@pytest.mark.parametrize(
-    ("status", "code"),
-    [
-        (401, "provider_auth_failed"),
-        (403, "provider_auth_failed"),
-        (500, "provider_error"),
-        (None, "provider_connection_failed"),
-    ],
-)
+@pytest.mark.parametrize(("status", "code"), AMP_STATUSES.items())
 def test_the_real_amp_is_refused(amp: Path, tmp_path: Path, status: int | None, code: str):
     """It says so on stderr alone, with a typed error for us; without a service at all, too."""
     with RefusingService(status or 500) as service:

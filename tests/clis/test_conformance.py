@@ -57,7 +57,7 @@ def record(transcripts: Path, *argv: str, code: int) -> str:
     """What the command prints, for two rows of codex, which is the quickest."""
     if not is_loopback_only() or not any(MODULES.glob(SUBJECTS["codex"].executable)):
         pytest.skip("codex is not installed, or no loopback-only network is permitted here")
-    rows = ("--scenario", "deltas", "--scenario", "status-429")
+    rows = ("--scenario", "deltas", "--scenario", "rate-limit")
     ran = subprocess.run(
         (sys.executable, "-m", "tests.clis.recordings", "--cli", "codex", *rows, "--transcripts", transcripts, *argv),
         capture_output=True,
@@ -75,14 +75,14 @@ def test_a_changed_recording_is_named_and_fails_the_command(tmp_path: Path):
     pinned = PINS["@openai/codex"]
     shutil.copytree(TRANSCRIPTS / "codex" / pinned, tmp_path / "codex" / pinned)
     path = path_of(tmp_path, "codex", pinned, "deltas")
-    before, untouched = path.read_text(), path_of(tmp_path, "codex", pinned, "status-429").read_bytes()
+    before, untouched = path.read_text(), path_of(tmp_path, "codex", pinned, "rate-limit").read_bytes()
     path.write_text(before.replace('"w2 "', '"other "').replace("w2 w3", "other w3"))
     changed = path.read_text()
     assert changed != before
 
     printed = record(tmp_path, "--check", code=1)
     assert f"deltas DIFFERS from {pinned}" in printed
-    assert f"status-429 means the same as {pinned}" in printed
+    assert f"rate-limit means the same as {pinned}" in printed
     assert '-turn-1 assistant_delta {"content": "other "}' in printed
     assert '+turn-1 assistant_delta {"content": "w2 "}' in printed
     assert "2 scenarios, 1 of them with a difference" in printed
@@ -91,7 +91,7 @@ def test_a_changed_recording_is_named_and_fails_the_command(tmp_path: Path):
     record(tmp_path, code=1)
     assert '"w2 "' in path.read_text()
     record(tmp_path, code=0)
-    assert path_of(tmp_path, "codex", pinned, "status-429").read_bytes() == untouched
+    assert path_of(tmp_path, "codex", pinned, "rate-limit").read_bytes() == untouched
 
 
 def test_a_version_without_recordings_is_held_against_the_newest_and_recorded(tmp_path: Path):

@@ -43,7 +43,7 @@ OUTCOMES = {
     "e500_retries0": Expected("", "provider_error"),
     "e529_retries0": Expected("", "provider_overloaded"),
     "empty_prompt": Expected("", "provider_crashed"),
-    "empty_reply": Expected("", "stop", (477, 2)),
+    "empty_reply": Expected("", "stop", (222, 1)),
     "eof_slow_nofb": Expected(words(3), "provider_connection_failed"),
     "max_tokens": Expected("echo: go", "length", (229, 4)),
     "noauth": Expected("", "not_logged_in"),
@@ -342,14 +342,58 @@ def test_nothing_is_received_outside_a_turn():
 
 
 @pytest.mark.parametrize(
-    ("stop_reason", "goes_on"), [("max_tokens", True), ("refusal", True), ("end_turn", False)]
+    ("text", "stop_reason", "goes_on"),
+    [("x", "max_tokens", True), ("x", "refusal", True), ("x", "end_turn", False), ("", "end_turn", True)],
 )
-def test_a_command_line_that_would_ask_again_is_marked(stop_reason: str, goes_on: bool):
-    """After these stop reasons claude makes a second model request unless it is killed."""
+def test_a_command_line_that_would_ask_again_is_marked(text: str, stop_reason: str, goes_on: bool):
+    """After these stop reasons, and after nothing, claude makes a second model request unless it is killed."""
     connection = started()
+    message = {"model": "m", "content": [{"type": "text", "text": text}]}
+    connection.receive([json.dumps({"type": "assistant", "message": message}).encode()])
     event = {"type": "message_delta", "delta": {"stop_reason": stop_reason}, "usage": {"output_tokens": 1}}
     connection.receive([json.dumps({"type": "stream_event", "event": event}).encode()])
     assert connection.would_go_on is goes_on
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "code"),
+    [
+        ("Prompt is too long", 400, "context_length_exceeded"),
+        ("Credit balance is too low", 400, "quota_exhausted"),
+        ("API Error: 400 Output blocked by content filtering policy", 400, "content_filter"),
+        ("Prompt is too long", None, "context_length_exceeded"),
+        ("prompt is too long, says a proxy", 502, "provider_error"),
+        ("anything", 400, "provider_rejected_request"),
+    ],
+)
+def test_the_text_tells_more_than_a_status_of_400(text: str, status: int | None, code: str):
+    """And nothing else."""
+    line = {"type": "result", "is_error": True, "result": text, "api_error_status": status}
+    ((_, events),) = started().receive([json.dumps(line).encode()])
+    assert events[-1].code == code
+
+
+@pytest.mark.parametrize(
+    ("resets_at", "timestamp", "status", "wait_s"),
+    [
+        (1_795_775_187, "2026-11-27T09:26:27.000Z", 429, 3600.0),
+        (1_795_775_187, "2026-11-27T09:26:27.000Z", 500, None),
+        (1_795_775_187, "yesterday", 429, None),
+        (1_795_775_187, None, 429, None),
+        (None, "2026-11-27T09:26:27.000Z", 429, None),
+    ],
+)
+def test_a_limit_of_a_login_tells_when_it_ends(
+    resets_at: int | None, timestamp: str | None, status: int, wait_s: float | None
+):
+    """By the command line's own clock, which dates its lines."""
+    lines = (
+        {"type": "rate_limit_event", "rate_limit_info": {"status": "rejected", "resetsAt": resets_at}},
+        {"type": "assistant", "message": {"model": "<synthetic>", "content": []}, "timestamp": timestamp},
+        {"type": "result", "is_error": True, "result": "limit", "api_error_status": status},
+    )
+    ((_, events),) = started().receive([json.dumps(line).encode() for line in lines])
+    assert events[-1].retry_after_s == wait_s
 
 
 def test_success_is_never_an_exit_code():

@@ -13,6 +13,7 @@ from shared.framing import LineFramer
 from shared.provider import CommandInputs, Image, Prompt
 from shared.providers.codex import PROVIDER, own_model_provider, variables_of, without_tools
 from shared.providers.codex.connection import CodexConnection
+from shared.providers.codex.failures import DETAILED_INFO_CODES, INFO_CODES
 from shared.result import Projection
 
 RECORDINGS = Path(__file__).parents[1] / "transcripts" / "codex"
@@ -232,7 +233,67 @@ def test_an_interrupt_before_the_thread_is_there_starts_no_turn():
     server.says({"id": initialize["id"], "result": {}})
     _, start = server.sent()
     server.says({"id": start["id"], "result": {"thread": {"id": "T0"}}})
+    assert [request["method"] for request in server.sent()] == ["thread/start"]  # the spare one
+
+
+def test_a_thread_is_started_in_advance_and_used_by_the_first_turn_without_a_system_prompt():
+    """Starting one takes longer than the turn. The next one is started when no turn runs any more."""
+    server = Server()
+    (initialize,) = server.sent()
+    server.says({"id": initialize["id"], "result": {}})
+    _, spare = server.sent()
+    server.says({"id": spare["id"], "result": {"thread": {"id": "T0"}}})
+    server.connection.start_turn("own", Prompt(text="x", system="be brief"))
+    server.connection.start_turn("a", Prompt(text="x"))
+    own, turn_start = server.sent()
+    assert (own["method"], own["params"]["baseInstructions"]) == ("thread/start", "be brief")
+    assert (turn_start["method"], turn_start["params"]["threadId"]) == ("turn/start", "T0")
+    server.says(note("turn/completed", turn={"id": "U0", "status": "completed"}))
     assert server.sent() == []
+    server.says({"id": own["id"], "result": {"thread": {"id": "T1"}}})
+    server.says(note("turn/completed", "T1", turn={"id": "U1", "status": "completed"}))
+    assert [request["method"] for request in server.sent()] == ["turn/start", "thread/start"]
+
+
+def test_a_turn_takes_over_the_thread_that_is_under_way():
+    """Instead of asking for another one."""
+    server = Server()
+    (initialize,) = server.sent()
+    server.says({"id": initialize["id"], "result": {}})
+    _, spare = server.sent()
+    server.connection.start_turn("a", Prompt(text="x"))
+    assert server.sent() == []
+    server.says({"id": spare["id"], "result": {"thread": {"id": "T0"}}})
+    assert [request["method"] for request in server.sent()] == ["turn/start"]
+
+
+@pytest.mark.parametrize(
+    ("item", "name"),
+    [
+        ({"type": "function_call", "name": "exec_command", "arguments": "{}"}, "exec_command"),
+        ({"type": "custom_tool_call", "name": "apply_patch", "input": "x"}, "apply_patch"),
+        ({"type": "local_shell_call", "action": {"type": "exec"}}, "local_shell_call"),
+        ({"type": "web_search_call"}, "web_search_call"),
+        ({"type": "tool_search_call"}, "tool_search_call"),
+        ({"type": "function_call_output", "output": "x"}, "function_call_output"),
+    ],
+)
+def test_a_raw_call_is_a_tool_attempt_with_its_name(item: dict, name: str):
+    """It shows before codex asks the model again."""
+    server = Server("a")
+    server.open()
+    ((_, events),) = server.says(note("rawResponseItem/completed", item=item))
+    assert events == [ToolUse(tool_name=name)]
+    assert server.connection.is_spent
+
+
+@pytest.mark.parametrize("kind", ["message", "reasoning", "compaction", "other", "something_new"])
+def test_other_raw_items_are_nothing_new(kind: str):
+    """What is read comes in other notifications."""
+    server = Server("a")
+    server.open()
+    assert server.says(note("rawResponseItem/completed", item={"type": kind, "content": []})) == []
+    assert not server.connection.is_spent
 
 
 @pytest.mark.parametrize(
@@ -301,18 +362,15 @@ def test_usage_has_its_details():
 @pytest.mark.parametrize(
     ("info", "message", "code"),
     [
-        ("contextWindowExceeded", "x", "context_length_exceeded"),
-        ("usageLimitExceeded", "x", "quota_exhausted"),
-        ("unauthorized", "x", "provider_auth_failed"),
-        ("badRequest", "x", "provider_rejected_request"),
-        ("serverOverloaded", "x", "provider_overloaded"),
-        ("internalServerError", "x", "provider_error"),
-        ("modelNotFound", "x", "model_not_found"),
+        *((word, "x", code) for word, code in INFO_CODES.items()),
+        *(({word: {"new": 1}}, "x", code) for word, code in DETAILED_INFO_CODES.items()),
         ({"responseStreamDisconnected": {"httpStatusCode": None}}, "x", "provider_connection_failed"),
         ({"responseStreamConnectionFailed": None}, "x", "provider_connection_failed"),
         ({"httpConnectionFailed": {"httpStatusCode": 418}}, "x", "provider_error"),
         ("other", "Missing environment variable: `K`.", "not_logged_in"),
+        ("other", "Invalid prompt: flagged", "content_filter"),
         ("somethingNew", "x", "provider_error"),
+        (["odd"], "x", "provider_error"),
         (None, "x", "provider_error"),
     ],
 )
@@ -325,6 +383,41 @@ def test_every_cause_that_codex_names_has_a_code(info: object, message: str, cod
         note("turn/completed", turn={"id": "U0", "status": "failed", "error": error})
     )
     assert events == [Failure(code=code, message=message)]
+
+
+@pytest.mark.parametrize(
+    ("info", "message", "wait_s"),
+    [
+        ("rateLimitExceeded", "Please try again in 11.5s. Visit x", 11.5),
+        ("rateLimitExceeded", "Please try again in 250ms.", 0.25),
+        ("rateLimitExceeded", "slow down", 60.0),
+        ("usageLimitExceeded", "try again at 10:28 AM.", 60.0),
+        ("internalServerError", "try again in 5s", None),
+    ],
+)
+def test_the_time_to_wait_is_read_from_the_message_or_the_limits(
+    info: str, message: str, wait_s: float | None
+):
+    """Of the limits, those that are used up count, by codex's own clock."""
+    server = Server("a")
+    server.open()
+    full, free = {"usedPercent": 100, "resetsAt": 1060}, {"usedPercent": 20, "resetsAt": 9999}
+    limits = {"rateLimits": {"primary": full, "secondary": free}}
+    turn = {"id": "U0", "status": "failed", "error": {"message": message, "codexErrorInfo": info}}
+    ((_, events),) = server.says(
+        {"method": "account/rateLimits/updated", "params": limits},
+        {**note("turn/completed", turn=turn), "emittedAtMs": 1_000_000},
+    )
+    assert events[0].retry_after_s == wait_s
+
+
+def test_a_refused_handshake_fails_the_turns_that_wait():
+    """Not only after a deadline."""
+    server = Server("a")
+    (initialize,) = server.sent()
+    ((turn, events),) = server.says({"id": initialize["id"], "error": {"message": "no"}})
+    assert (turn, events[0].code) == ("a", "provider_protocol_error")
+    assert server.connection.is_spent
 
 
 def test_a_refused_request_fails_its_turn_only():

@@ -68,7 +68,7 @@ ENDS = {
     "[[error:503]]": ("", "provider_overloaded"),
     "[[cut:2]]": ("d1 d2 ", "provider_connection_failed"),
     "[[nofinish:2]]": ("d1 d2 ", "provider_connection_failed"),
-    "[[empty]]": ("", "stop"),
+    "[[empty]]": ("", "provider_error"),
     "[[badjson:1]]": ("d1 ", "provider_error"),
     "[[deltas:2]][[finish:SAFETY]]": ("d1 d2 ", "stop"),
     "[[deltas:2]][[finish:MAX_TOKENS]]": ("d1 d2 ", "stop"),
@@ -183,15 +183,30 @@ def test_the_system_prompt_goes_before_the_text_in_a_part_of_its_own():
     assert text["text"] == "/hello"
 
 
-@pytest.mark.parametrize("text", ["/quit", "$skill x", "  /help", "\n/memory show"])
+TRIMMED = (
+    "\t\n\v\f\r \u00a0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000\ufeff"
+)
+"""Every character that JavaScript's ``trim()`` takes away (ECMA-262, WhiteSpace and LineTerminator)."""
+
+
+@pytest.mark.parametrize("text", ["/quit", "$skill x", "  /help", "\n/memory show", f"{TRIMMED}/init"])
 def test_a_prompt_that_looks_like_a_command_stays_text(text: str):
     """gemini trims a prompt before it looks."""
     (part,) = Server().start(text)["params"]["prompt"]
     assert part["text"] == ZERO_WIDTH_SPACE + text
-    assert part["text"].strip() == part["text"].rstrip()
+    assert ZERO_WIDTH_SPACE not in TRIMMED
 
 
-@pytest.mark.parametrize("text", ["hello", "a /quit", "@file", "--flag", "1$"])
+@pytest.mark.parametrize("blank", TRIMMED)
+def test_no_character_that_is_trimmed_hides_a_command(blank: str):
+    """Alone, or after others that are not."""
+    for text in (f"{blank}/init", f"{blank}$x", f"\u200d{blank}/init"):
+        (part,) = Server().start(text)["params"]["prompt"]
+        assert part["text"] == ZERO_WIDTH_SPACE + text
+
+
+@pytest.mark.parametrize("text", ["hello", "a /quit", "@file", "--flag", "1$", "\ufeffhello", "  "])
 def test_any_other_prompt_is_sent_as_it_is(text: str):
     """Nothing is added where nothing is needed."""
     (part,) = Server().start(text)["params"]["prompt"]
@@ -265,13 +280,72 @@ def test_thoughts_and_unknown_updates():
     assert (projection.completion.reasoning, projection.completion.text) == ("hm", "yes")
 
 
-def test_the_time_to_wait_is_read_from_the_message():
-    """gemini has no other place for it."""
+@pytest.mark.parametrize(
+    ("status", "message", "code", "wait_s"),
+    [
+        (429, "busy\nSuggested retry after 7s.", "rate_limit_exceeded", 7.0),
+        (429, "You exceeded your current quota\nSuggested retry after 33.5s.", "rate_limit_exceeded", 33.5),
+        (429, "Resource has been exhausted (e.g. check quota).", "rate_limit_exceeded", None),
+        (429, "You have exhausted your daily quota on this model.", "quota_exhausted", None),
+        (429, "You exceeded your current quota, please check your plan", "quota_exhausted", None),
+        (429, "Your prepayment credits are depleted.", "quota_exhausted", None),
+        (400, "API key not valid. Please pass a valid API key.", "provider_auth_failed", None),
+        (400, "The input token count exceeds the maximum number of tokens allowed", "context_length_exceeded", None),
+        (400, "an author is missing", "provider_rejected_request", None),
+        (500, "models/x is not found", "model_not_found", None),
+        (503, "authentication backend overloaded", "provider_overloaded", None),
+        (418, "teapot", "provider_error", None),
+    ],
+)  # fmt: skip
+def test_a_failure_is_told_by_its_status_and_where_that_is_vague_by_its_message(
+    status: int, message: str, code: str, wait_s: float | None
+):
+    """A limit that passes soon is another one than a quota that is used up; the time to wait is in the message."""
     server = Server()
     prompt = server.start()
-    message = "busy\nSuggested retry after 7s."
-    ((_, events),) = server.says({"id": prompt["id"], "error": {"code": 429, "message": message}})
-    assert events[-1] == Failure(code="rate_limit_exceeded", message=message, retry_after_s=7.0)
+    ((_, events),) = server.says({"id": prompt["id"], "error": {"code": status, "message": message}})
+    assert events[-1] == Failure(code=code, message=message, retry_after_s=wait_s)
+
+
+@pytest.mark.parametrize(
+    ("reason", "usage", "code"),
+    [
+        ("end_turn", [{}], "provider_error"),
+        ("end_turn", [], "provider_connection_failed"),
+        ("max_tokens", [], "context_length_exceeded"),
+        ("cancelled", [], "turn_cancelled"),
+        ("something_new", [{}], "provider_protocol_error"),
+    ],
+)
+def test_an_end_without_text_is_a_failure(reason: str, usage: list, code: str):
+    """gemini itself calls an empty answer an invalid one; ``max_tokens`` is its estimate of the prompt."""
+    server = Server()
+    prompt = server.start()
+    ((_, events),) = server.answer(prompt, stopReason=reason, _meta={"quota": {"model_usage": usage}})
+    assert events[-1].code == code
+
+
+@pytest.mark.parametrize(
+    "line", [b"\x1b[?1049h\x1b[2JPlease visit the following URL to authorize the application:", b"\x1b[1G"]
+)
+def test_a_login_dialogue_is_no_login_and_the_process_is_to_be_killed(line: bytes):
+    """It would take the next line of the protocol for the code that it asks for."""
+    connection = GeminiConnection("/w")
+    connection.handshake()
+    connection.start_turn("a", Prompt(text="x"))
+    ((turn, events),) = connection.receive([line])
+    assert (turn, events[0].code) == ("a", "not_logged_in")
+    assert connection.would_go_on
+    assert connection.is_spent
+
+
+def test_an_odd_line_after_the_handshake_is_no_login_dialogue():
+    """Whatever it says."""
+    server = Server()
+    server.start()
+    ((_, events),) = server.connection.receive([b"authorize"])
+    assert events[0].code == "provider_protocol_error"
+    assert not server.connection.would_go_on
 
 
 def test_a_session_that_cannot_be_made_fails_the_turns_that_wait():

@@ -160,7 +160,7 @@ def test_a_turn_without_an_end_or_with_another_one_is_a_surprise():
         "the turn has no end",
         "the text is '', not 'a'",
     ]
-    events = conformance.replay(read(path_of(TRANSCRIPTS, "claude", "2.1.197", "status-429")))
+    events = conformance.replay(read(path_of(TRANSCRIPTS, "claude", "2.1.197", "rate-limit")))
     assert list(conformance.surprises(Scenario(name="x", end="stop"), events)) == [
         "the turn ended as rate_limit_exceeded, not as stop"
     ]

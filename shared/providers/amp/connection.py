@@ -11,10 +11,12 @@ There are no deltas: one ``assistant`` line is one whole message, and one ``resu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import msgspec
 
+from shared.errors import STATUS_CODES
 from shared.events import (
     AssistantMessage,
     CostUpdate,
@@ -29,6 +31,8 @@ from shared.events import (
 from shared.provider import Prompt
 
 STDERR_TAIL_CHARS = 400
+NOT_FOUND = 404
+"""Of a page of the service, which says nothing of a model."""
 TEXT_CODES = (
     ("invalid or missing api key", "provider_auth_failed"),
     ("access token expired", "provider_auth_failed"),
@@ -42,9 +46,10 @@ TEXT_CODES = (
     ("context window", "context_length_exceeded"),
     ("cancelled", "turn_cancelled"),
     ("amp server returned an error", "provider_error"),
-    ("api request for", "provider_error"),
 )
 """What is known of amp's messages, on stderr and in results; everything else is a ``provider_error``."""
+REFUSED = re.compile(r"api request for \w+ failed: (\d{3})")
+"""A status for which amp has no words of its own."""
 
 
 class WireUsage(msgspec.Struct):
@@ -109,6 +114,14 @@ class ResultLine(msgspec.Struct, tag="result"):
     error: str | None = None
 
 
+class AnyLine(msgspec.Struct):
+    """A line of whatever kind."""
+
+    type: str
+
+
+DECIDING = ("assistant", "result")
+_decode_kind = msgspec.json.Decoder(AnyLine).decode
 _decode = msgspec.json.Decoder(SystemLine | UserLine | AssistantLine | ResultLine).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -120,6 +133,7 @@ class AmpConnection:
     turns_before_recycle = 1
     would_go_on = False
     is_spent = False
+    is_ready = True
 
     def __init__(self) -> None:
         self._turn_id: str | None = None
@@ -202,11 +216,11 @@ class AmpConnection:
 
     def _odd_line(self, raw: bytes) -> list[Event]:
         """A JSON object of a kind we do not know is drift to be tolerated; the login dialogue and the rest is not."""
-        if (
-            raw.lstrip().startswith(b"{")
-            and b'"type":"result"' not in raw
-            and b'"type":"assistant"' not in raw
-        ):
+        try:
+            kind = _decode_kind(raw).type
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            kind = None
+        if kind is not None and kind not in DECIDING:
             return []
         self._turn_id = None
         text = raw[:STDERR_TAIL_CHARS].decode(errors="replace")
@@ -218,4 +232,7 @@ class AmpConnection:
 
 def _code(text: str, otherwise: str) -> str:
     lowered = text.lower()
+    if refused := REFUSED.search(lowered):
+        status = int(refused[1])
+        return STATUS_CODES[status] if status in STATUS_CODES and status != NOT_FOUND else "provider_error"
     return next((code for phrase, code in TEXT_CODES if phrase in lowered), otherwise)

@@ -4,14 +4,18 @@ A turn is ``thread/start`` (an ephemeral thread with the system prompt as its ba
 the thread's id, notifications, ``turn/completed``. Responses and notifications come in any order. Measured with
 0.169.0, recorded in ``tests/transcripts/codex``:
 
-* A call of a tool that is switched off shows as nothing but another model request, for as long as the model goes
-  on calling; whatever follows the first request's token counts is therefore a tool attempt.
+* A thread takes longer to start than a turn, and the first of a process longest: one without a system prompt is
+  started in advance.
+* A call of a tool that is switched off shows only among the raw items of the model's answer, and codex goes on
+  asking the model for as long as it calls. Without those items, whatever follows the first request's token counts is
+  a tool attempt.
 * A failed turn leaves the process usable; a retried one would repeat its deltas, so retries are switched off.
 * Interrupting takes 4 ms and closes the connection to the model service.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,30 +28,29 @@ from shared.events import (
     Event,
     Failure,
     Notice,
-    Result,
     RunStarted,
     Thinking,
     ToolUse,
 )
 from shared.provider import Image, Prompt
+from shared.providers.codex.failures import outcome
 from shared.providers.codex.wire import (
     Item,
     Line,
     Params,
-    Turn,
     decode_line,
     decode_params,
     decode_thread_started,
     decode_turn_started,
     encode,
-    failure_code,
 )
 
 CLIENT = {"name": "asm-endpoint", "title": "asm-endpoint", "version": "1"}
 DEFAULT_SYSTEM = "You are a helpful assistant."
 """Without any, codex would send its own instructions of 20 kB."""
 TEXT_ITEMS = frozenset({"userMessage", "agentMessage", "reasoning"})
-INCOMPLETE = "Incomplete response returned, reason: "
+CALL_ITEMS = re.compile(r".*_call(?:_output)?|tool_.*")
+"""Raw items of a model's answer, or of codex's own to it, that are a use of a tool."""
 METHOD_NOT_FOUND = -32601
 STDERR_TAIL_CHARS = 400
 
@@ -64,6 +67,10 @@ class _OpenTurn:
         self.has_usage = False
 
 
+class _HandshakeRefused(Exception):
+    """codex does not want to speak with us."""
+
+
 class CodexConnection:
     """One process, many turns. See :class:`shared.provider.Connection`."""
 
@@ -73,23 +80,31 @@ class CodexConnection:
 
     def __init__(self) -> None:
         self.is_spent = False
-        self._is_ready = False
+        self._is_connected = False
         self._out = b""
         self._last_id = 0
         self._requests: dict[int, tuple[str, _OpenTurn | None]] = {}
         self._turns: dict[str, _OpenTurn] = {}
         self._by_thread: dict[str, _OpenTurn] = {}
+        self._spare_thread: str | None = None
+        self._spare_request: int | None = None
+        self._limit_ends_at_s: float | None = None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is a thread for the next turn."""
+        return self._spare_thread is not None
 
     def handshake(self) -> None:
-        """Say who we are; turns wait for the answer."""
+        """Say who we are; turns wait for the answer, and a first thread follows it."""
         capabilities = {"experimentalApi": True, "requestAttestation": False}
         self._request("initialize", None, clientInfo=CLIENT, capabilities=capabilities)
 
     def start_turn(self, turn_id: str, prompt: Prompt) -> None:
-        """Ask for a thread of the turn's own."""
+        """Take the thread that is ready, if it fits, or ask for one."""
         turn = self._turns[turn_id] = _OpenTurn(turn_id, prompt)
-        if self._is_ready:
-            self._start_thread(turn)
+        if self._is_connected:
+            self._enter_thread(turn)
 
     def interrupt(self, turn_id: str) -> bool:
         """Cancel it, as soon as codex has given it a name."""
@@ -106,13 +121,12 @@ class CodexConnection:
             if not raw.strip():
                 continue
             try:
-                line = decode_line(raw)
+                turn, events = self._line(decode_line(raw))
             except (msgspec.MsgspecError, UnicodeDecodeError):
-                return batches + self._fail_all(
-                    "provider_protocol_error",
-                    f"the command line printed {len(raw)} bytes that are not its protocol",
-                )
-            turn, events = self._line(line)
+                text = f"the command line printed {len(raw)} bytes that are not its protocol"
+                return batches + self._fail_all("provider_protocol_error", text)
+            except _HandshakeRefused as refused:
+                return batches + self._fail_all("provider_protocol_error", str(refused))
             if turn is not None and events:
                 if batches and batches[-1][0] == turn.id:
                     batches[-1][1].extend(events)
@@ -133,21 +147,55 @@ class CodexConnection:
         data, self._out = self._out, b""
         return data
 
-    def _request(self, method: str, turn: _OpenTurn | None, **params: Any) -> None:
+    def _request(self, method: str, turn: _OpenTurn | None, **params: Any) -> int:
         self._last_id += 1
         self._requests[self._last_id] = (method, turn)
         self._out += encode({"id": self._last_id, "method": method, "params": params})
+        return self._last_id
 
-    def _start_thread(self, turn: _OpenTurn) -> None:
-        self._request(
+    def _enter_thread(self, turn: _OpenTurn) -> None:
+        """Use the spare thread, be it here or under way, where no system prompt asks for another."""
+        if turn.prompt.system:
+            self._start_thread(turn, turn.prompt.system)
+        elif self._spare_thread is not None:
+            thread_id, self._spare_thread = self._spare_thread, None
+            self._start_codex_turn(turn, thread_id)
+        elif self._spare_request is not None:
+            self._requests[self._spare_request] = ("thread/start", turn)
+            self._spare_request = None
+        else:
+            self._start_thread(turn)
+
+    def _start_thread(self, turn: _OpenTurn | None, system: str = DEFAULT_SYSTEM) -> int:
+        return self._request(
             "thread/start",
             turn,
             approvalPolicy="never",
             sandbox="read-only",
             ephemeral=True,
-            baseInstructions=turn.prompt.system or DEFAULT_SYSTEM,
+            baseInstructions=system,
             environments=[],
+            experimentalRawEvents=True,
         )
+
+    def _start_codex_turn(self, turn: _OpenTurn, thread_id: str) -> None:
+        turn.thread_id = thread_id
+        self._by_thread[thread_id] = turn
+        prompt = turn.prompt
+        options = {"outputSchema": prompt.output_schema, "effort": prompt.reasoning_effort}
+        given = {name: value for name, value in options.items() if value is not None}
+        parts = [_input(part) for part in prompt.parts()]
+        self._request("turn/start", turn, threadId=thread_id, input=parts, **given)
+
+    def _keep_spare(self) -> None:
+        """Start the next spare thread when no turn runs: it would take the time of one that does."""
+        if (
+            not self._turns
+            and not self.is_spent
+            and self._spare_thread is None
+            and self._spare_request is None
+        ):
+            self._spare_request = self._start_thread(None)
 
     def _interrupt(self, turn: _OpenTurn) -> None:
         if turn.codex_id is not None:
@@ -169,13 +217,19 @@ class CodexConnection:
         try:
             params = decode_params(line.params)
         except msgspec.MsgspecError:
+            if line.method == "turn/completed":
+                raise
             return None, []  # a notification that has nothing we read
+        if params.rate_limits is not None:
+            self._limit_ends_at_s = params.rate_limits.ends_at_s
         turn = self._by_thread.get(params.thread_id or "")
         if line.id is not None:
             return turn, self._refuse(line)
+        if turn is not None and line.method == "turn/completed":
+            self._forget(turn)
+            end = outcome(params.turn, self._limit_ends_at_s, line.emitted_at_ms)
+            return turn, [] if turn.is_unwanted else [end]
         if turn is None or turn.is_unwanted:
-            if turn is not None and params.turn is not None and line.method == "turn/completed":
-                self._forget(turn)
             return None, []
         return turn, self._notification(line.method, params, turn)
 
@@ -183,34 +237,33 @@ class CodexConnection:
         if line.error is not None:
             return self._refused(method, turn, line.error.message)
         if method == "initialize":
-            self._is_ready = True
+            self._is_connected = True
             self._out += encode({"method": "initialized"})
             for waiting in list(self._turns.values()):
-                self._start_thread(waiting)
-        elif method == "thread/start" and turn is not None:
-            return self._thread_started(turn, line.result)
+                self._enter_thread(waiting)
+            self._keep_spare()
+        elif method == "thread/start":
+            return self._thread_started(turn, decode_thread_started(line.result).thread.id)
         elif method == "turn/start" and turn is not None:
             turn.codex_id = decode_turn_started(line.result).turn.id
             if turn.is_unwanted:
                 self._interrupt(turn)
         return []
 
-    def _thread_started(self, turn: _OpenTurn, result: bytes | msgspec.Raw) -> list[Event]:
-        turn.thread_id = decode_thread_started(result).thread.id
-        if turn.is_unwanted:
+    def _thread_started(self, turn: _OpenTurn | None, thread_id: str) -> list[Event]:
+        if turn is None:
+            self._spare_request, self._spare_thread = None, thread_id
+        elif turn.is_unwanted:
             self._forget(turn)
-            return []
-        self._by_thread[turn.thread_id] = turn
-        prompt = turn.prompt
-        options = {"outputSchema": prompt.output_schema, "effort": prompt.reasoning_effort}
-        given = {name: value for name, value in options.items() if value is not None}
-        parts = [_input(part) for part in prompt.parts()]
-        self._request("turn/start", turn, threadId=turn.thread_id, input=parts, **given)
-        return [RunStarted(provider_session_id=turn.thread_id)]
+        else:
+            self._start_codex_turn(turn, thread_id)
+        return []
 
     def _refused(self, method: str, turn: _OpenTurn | None, message: str) -> list[Event]:
+        if method == "initialize":
+            raise _HandshakeRefused(f"the command line refused its handshake: {message}")
         if turn is None:
-            self.is_spent = self.is_spent or method == "initialize"
+            self.is_spent = self.is_spent or method == "thread/start"
             return []
         self._forget(turn)
         code = "context_length_exceeded" if "input_too_large" in message else "provider_rejected_request"
@@ -236,9 +289,11 @@ class CodexConnection:
                 events = [
                     CostUpdate(usage) if usage.total_tokens else Notice("the service gave no token counts")
                 ]
-            case "turn/completed" if params.turn is not None:
-                self._forget(turn)
-                return [_outcome(params.turn)]
+            case "rawResponseItem/completed" if params.item and CALL_ITEMS.fullmatch(params.item.type):
+                return self._tool_attempt(params.item.name or params.item.type)
+            case "turn/started" if params.turn is not None:
+                turn.codex_id = params.turn.id
+                return [RunStarted(provider_session_id=turn.thread_id)]
             case "error" | "warning":
                 return [Notice(params.message or (params.error.message if params.error else method))]
         if events and turn.has_usage:
@@ -259,6 +314,7 @@ class CodexConnection:
     def _forget(self, turn: _OpenTurn) -> None:
         self._turns.pop(turn.id, None)
         self._by_thread.pop(turn.thread_id or "", None)
+        self._keep_spare()
 
 
 def _input(part: str | Image) -> dict[str, Any]:
@@ -266,16 +322,3 @@ def _input(part: str | Image) -> dict[str, Any]:
     if isinstance(part, str):
         return {"type": "text", "text": part, "text_elements": []}
     return {"type": "image", "url": f"data:{part.media_type};base64,{part.base64}"}
-
-
-def _outcome(turn: Turn) -> Event:
-    if turn.status == "completed":
-        return Result(stop_reason="completed")
-    if turn.status == "interrupted":
-        return Failure(code="turn_cancelled", message="the turn was interrupted")
-    if turn.error is None:
-        return Failure(code="provider_error", message=f"the turn ended as {turn.status}")
-    _, is_incomplete, reason = turn.error.message.partition(INCOMPLETE)
-    if is_incomplete:
-        return Result(stop_reason=reason.strip())
-    return Failure(code=failure_code(turn.error), message=turn.error.message)

@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from shared.errors import STATUS_CODES
 from shared.events import Usage
+
+ALL_PERCENT = 100
 
 
 class RpcError(msgspec.Struct):
@@ -18,13 +19,17 @@ class RpcError(msgspec.Struct):
 
 
 class Line(msgspec.Struct):
-    """A response (``id``), a notification (``method``), or a request to us (both)."""
+    """A response (``id``), a notification (``method``), or a request to us (both).
+
+    ``emitted_at_ms`` is the time of a notification by codex's own clock.
+    """
 
     id: int | str | None = None
     method: str | None = None
     params: msgspec.Raw = msgspec.Raw(b"{}")
     result: msgspec.Raw = msgspec.Raw(b"{}")
     error: RpcError | None = None
+    emitted_at_ms: float | None = msgspec.field(default=None, name="emittedAtMs")
 
 
 class Named(msgspec.Struct):
@@ -45,17 +50,11 @@ class TurnStarted(msgspec.Struct):
     turn: Named
 
 
-class HttpStatus(msgspec.Struct):
-    """The detail of a failed connection."""
-
-    http_status_code: int | None = msgspec.field(default=None, name="httpStatusCode")
-
-
 class TurnError(msgspec.Struct):
     """Why a turn failed; ``info`` is a word, or a word with a detail."""
 
     message: str = "no message"
-    info: str | dict[str, HttpStatus | None] | None = msgspec.field(default=None, name="codexErrorInfo")
+    info: Any = msgspec.field(default=None, name="codexErrorInfo")
 
 
 class Turn(msgspec.Struct):
@@ -67,10 +66,11 @@ class Turn(msgspec.Struct):
 
 
 class Item(msgspec.Struct):
-    """One item of a turn; only messages have a text that is read."""
+    """One item of a turn, or of the model's own answer; only messages have a text that is read, only calls a name."""
 
     type: str
     text: str = ""
+    name: str | None = None
 
 
 class TokenCounts(msgspec.Struct, rename="camel"):
@@ -97,6 +97,27 @@ class TokenUsage(msgspec.Struct):
     last: TokenCounts
 
 
+class LimitWindow(msgspec.Struct, rename="camel"):
+    """How much of a plan's limit is used, and until when the count goes on."""
+
+    used_percent: float = 0
+    resets_at: float | None = None
+
+
+class RateLimits(msgspec.Struct):
+    """The windows of a ChatGPT plan."""
+
+    primary: LimitWindow | None = None
+    secondary: LimitWindow | None = None
+
+    @property
+    def ends_at_s(self) -> float | None:
+        """When the last of the limits that are reached ends; None where none is."""
+        windows = (self.primary, self.secondary)
+        ends = [window.resets_at for window in windows if window and window.used_percent >= ALL_PERCENT]
+        return max((end for end in ends if end is not None), default=None)
+
+
 class Params(msgspec.Struct, rename="camel"):
     """What the notifications that we read carry, each only some of it."""
 
@@ -108,6 +129,7 @@ class Params(msgspec.Struct, rename="camel"):
     turn: Turn | None = None
     token_usage: TokenUsage | None = None
     error: TurnError | None = None
+    rate_limits: RateLimits | None = None
 
 
 decode_line = msgspec.json.Decoder(Line).decode
@@ -120,37 +142,3 @@ _encode = msgspec.json.Encoder().encode
 def encode(message: dict[str, Any]) -> bytes:
     """One line."""
     return _encode(message) + b"\n"
-
-
-INFO_CODES = {
-    "badRequest": "provider_rejected_request",
-    "contextWindowExceeded": "context_length_exceeded",
-    "cyberPolicy": "provider_rejected_request",
-    "internalServerError": "provider_error",
-    "modelNotFound": "model_not_found",
-    "serverOverloaded": "provider_overloaded",
-    "sessionBudgetExceeded": "quota_exhausted",
-    "unauthorized": "provider_auth_failed",
-    "usageLimitExceeded": "quota_exhausted",
-}
-"""codex's own word for a cause to our error code."""
-TEXT_CODES = (
-    ("stream disconnected", "provider_connection_failed"),
-    ("missing environment variable", "not_logged_in"),
-    ("context window", "context_length_exceeded"),
-    ("timed out", "provider_timeout"),
-    ('{"error"', "provider_rejected_request"),
-    ('{"detail"', "provider_rejected_request"),
-)
-"""Where the word is ``other``, the beginning of what is known of the message. A 400 is the service's own body."""
-
-
-def failure_code(error: TurnError) -> str:
-    """Our code for a failed turn."""
-    if isinstance(error.info, dict):
-        status = next((detail.http_status_code for detail in error.info.values() if detail), None)
-        return STATUS_CODES.get(status, "provider_error") if status else "provider_connection_failed"
-    if error.info in INFO_CODES:
-        return INFO_CODES[error.info]
-    text = error.message.lower()
-    return next((code for phrase, code in TEXT_CODES if phrase in text), "provider_error")

@@ -31,6 +31,7 @@ SWITCHES = {
     "GEMINI_CLI_NO_RELAUNCH": "1",  # else a parent that ignores SIGTERM stands between us and gemini
     "GEMINI_CLI_TRUST_WORKSPACE": "true",
     "GEMINI_TELEMETRY_ENABLED": "false",
+    "NO_BROWSER": "true",  # a login that is not accepted then asks on stdout, where it is noticed
     "NO_COLOR": "1",
 }
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.clis.models.markers import Script, ToolCall, read_script
+from tests.clis.models.markers import Refusal, Script, ToolCall, read_script
 from tests.clis.models.steps import (
     BEFORE_RESET_S,
     HANG_LIMIT_S,
@@ -33,6 +34,15 @@ ANTHROPIC_ERROR_TYPES: Mapping[int, str] = {
     500: "api_error",
     529: "overloaded_error",
 }
+REFUSALS: Mapping[Refusal, tuple[int, str]] = {
+    "context": (400, "prompt is too long: 250000 tokens > 200000 maximum"),
+    "filter": (400, "Output blocked by content filtering policy"),
+    "key": (401, "invalid x-api-key"),
+    "limit": (429, "This request would exceed your organization's rate limit"),
+    "plan": (429, "This request would exceed your account's rate limit"),
+    "quota": (400, "Your credit balance is too low to access the Anthropic API."),
+}
+DEFAULT_RETRY_AFTER_S = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,9 @@ def anthropic_messages(body: Any, serial: int) -> Iterator[Step]:
         yield anthropic_error(400, serial, message="messages: Field required")
         return
     script = read_script(last_user_text(messages), tool_answered=_holds_tool_result(messages))
-    if script.status is not None:
+    if script.refusal is not None:
+        yield _anthropic_refusal(script.refusal, serial, script.retry_after_s)
+    elif script.status is not None:
         yield anthropic_error(script.status, serial, retry_after_s=script.retry_after_s)
     elif body.get("stream"):
         yield from _anthropic_stream(script, body, serial)
@@ -68,6 +80,18 @@ def anthropic_error(
         headers["retry-after"] = str(retry_after_s)
     body = _anthropic_error_body(ANTHROPIC_ERROR_TYPES.get(status, "api_error"), message)
     return SendJson(status=status, body={**body, "request_id": headers["request-id"]}, headers=headers)
+
+
+def _anthropic_refusal(refusal: Refusal, serial: int, retry_after_s: int | None) -> SendJson:
+    """Only a subscription's limit is told in headers that the command line reads."""
+    status, message = REFUSALS[refusal]
+    answer = anthropic_error(status, serial, message=message, retry_after_s=retry_after_s)
+    if refusal != "plan":
+        return answer
+    ends_at_s = int(time.time()) + (retry_after_s or DEFAULT_RETRY_AFTER_S)
+    limits = {"status": "rejected", "reset": str(ends_at_s), "representative-claim": "five_hour"}
+    headers = {f"anthropic-ratelimit-unified-{name}": value for name, value in limits.items()}
+    return SendJson(status=answer.status, body=answer.body, headers={**answer.headers, **headers})
 
 
 def last_user_text(messages: list[Any]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.clis.models.markers import Script, read_script
+from tests.clis.models.markers import Refusal, Script, read_script
 from tests.clis.models.steps import (
     BEFORE_RESET_S,
     HANG_LIMIT_S,
@@ -27,6 +27,17 @@ ERROR_STATUSES: Mapping[int, str] = {
     500: "INTERNAL",
     503: "UNAVAILABLE",
 }
+REFUSALS: Mapping[Refusal, tuple[int, str]] = {
+    "context": (
+        400,
+        "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
+    ),
+    "key": (400, "API key not valid. Please pass a valid API key."),
+    "limit": (429, "You exceeded your current quota, please check your plan and billing details."),
+    "plan": (429, "You exceeded your current quota, please check your plan and billing details."),
+    "quota": (429, "Your prepayment credits are depleted."),
+}
+"""But for ``filter``, which is an answer without candidates."""
 CONTEXT_TAG = "<session_context>"
 """Begins a part that the command line puts before the prompt."""
 
@@ -39,7 +50,9 @@ def stream_generate_content(body: Any, serial: int) -> Iterator[Step]:
         return
     answered = any("functionResponse" in part for content in contents for part in content.get("parts", ()))
     script = read_script(last_user_text(contents), tool_answered=answered)
-    if script.status is not None:
+    if script.refusal is not None:
+        yield from _refuse(script.refusal, script.retry_after_s)
+    elif script.status is not None:
         yield generative_error(script.status, retry_after_s=script.retry_after_s)
     else:
         yield from _stream(script, serial)
@@ -50,6 +63,15 @@ def generative_error(
 ) -> SendJson:
     """An error answer as the service gives it; the time to wait is a detail of the error."""
     return SendJson(status=status, body={"error": _error(status, message, retry_after_s)})
+
+
+def _refuse(refusal: Refusal, retry_after_s: int | None) -> Iterator[Step]:
+    if refusal == "filter":
+        yield OpenStream()
+        yield SendEvent(None, {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}})
+        return
+    status, message = REFUSALS[refusal]
+    yield generative_error(status, message=message, retry_after_s=retry_after_s)
 
 
 def last_user_text(contents: list[Json]) -> str:

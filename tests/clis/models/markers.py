@@ -17,7 +17,10 @@ or ``[[usage:IN,OUT,CACHED,REASONING]]`` token counts (else: words of the user's
 
 The pace: ``[[first:SECONDS]]`` silence before the first delta, ``[[delay:SECONDS]]`` between deltas.
 
-The failures: ``[[status:N]]`` this HTTP error instead of a reply, ``[[retry-after:SECONDS]]`` its header. After the
+The failures: ``[[status:N]]`` this HTTP error instead of a reply, ``[[retry-after:SECONDS]]`` its header.
+``[[refuse:CAUSE]]`` is a refusal in the API's own words, which are not the same status everywhere: ``context`` (the prompt
+is too long), ``filter`` (a policy forbids it), ``key`` (there is no such key), ``quota`` (nothing is left), ``limit`` (too
+many requests, over in ``retry-after``), ``plan`` (a subscription's limit, over in ``retry-after``). After the
 deltas and before the end of the block, in a streamed reply only (a plain one is sent whole): ``[[error-event]]`` an
 overloaded error, ``[[eof]]`` the end of the body, ``[[reset]]`` a TCP reset. ``[[hang]]`` silence until the client
 leaves, after the start of the message and the text, if one is asked for.
@@ -34,8 +37,10 @@ from typing import Literal, TypeAlias
 
 from tests.clis.models.steps import Json
 
+Refusal: TypeAlias = Literal["context", "filter", "key", "quota", "limit", "plan"]
 Fault: TypeAlias = Literal["error-event", "eof", "reset", "hang"]
 
+REFUSALS: tuple[Refusal, ...] = ("context", "filter", "key", "quota", "limit", "plan")
 FAULTS: tuple[Fault, ...] = ("reset", "eof", "error-event", "hang")
 MAX_DELTAS = 100_000
 MAX_PAUSE_S = 60.0
@@ -53,6 +58,7 @@ MARKER_SHAPES: Mapping[str, str] = {
     "first": f":{_SECONDS}",
     "delay": f":{_SECONDS}",
     "status": r":[45]\d\d",
+    "refuse": f":(?:{'|'.join(REFUSALS)})",
     "retry-after": f":{_COUNT}",
     **dict.fromkeys(FAULTS, ""),
 }
@@ -92,6 +98,7 @@ class Script:
     first_s: float = 0.0
     delay_s: float = 0.0
     status: int | None = None
+    refusal: Refusal | None = None
     retry_after_s: int | None = None
     fault: Fault | None = None
 
@@ -114,6 +121,7 @@ def read_script(text: str, *, tool_answered: bool = False) -> Script:
         first_s=_seconds(asked, "first"),
         delay_s=_seconds(asked, "delay"),
         status=int(asked["status"]) if "status" in asked else None,
+        refusal=next((refusal for refusal in REFUSALS if refusal == asked.get("refuse")), None),
         retry_after_s=int(asked["retry-after"]) if "retry-after" in asked else None,
         fault=fault,
     )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.clis.models.markers import Script, ToolCall, read_script
+from tests.clis.models.markers import Refusal, Script, ToolCall, read_script
 from tests.clis.models.steps import (
     BEFORE_RESET_S,
     HANG_LIMIT_S,
@@ -29,6 +30,23 @@ ERROR_CODES: Mapping[int, tuple[str, str]] = {
     503: ("server_error", "server_is_overloaded"),
 }
 """Type and code that the service gives these statuses."""
+FAILED: Mapping[Refusal, tuple[str, str]] = {
+    "context": ("context_length_exceeded", "Your input exceeds the context window of this model."),
+    "filter": ("invalid_prompt", "Invalid prompt: it was flagged as potentially violating our usage policy."),
+    "limit": ("rate_limit_exceeded", "Rate limit reached for scripted. Please try again in {wait_s}s."),
+}
+"""Refusals that the service tells in a stream that it has begun: code and message."""
+REFUSED: Mapping[Refusal, tuple[int, str, str]] = {
+    "key": (401, "invalid_api_key", "Incorrect API key provided."),
+    "plan": (429, "usage_limit_reached", "The usage limit has been reached"),
+    "quota": (
+        429,
+        "insufficient_quota",
+        "You exceeded your current quota, please check your plan and billing details.",
+    ),
+}
+"""Those that are an answer of their own: status, type, which is also the code, and message."""
+DEFAULT_RETRY_AFTER_S = 60
 
 
 def responses(body: Any, serial: int) -> Iterator[Step]:
@@ -39,7 +57,9 @@ def responses(body: Any, serial: int) -> Iterator[Step]:
         return
     answered = any(str(item.get("type", "")).endswith("call_output") for item in items)
     script = read_script(last_user_text(items), tool_answered=answered)
-    if script.status is not None:
+    if script.refusal is not None:
+        yield from _refuse(script.refusal, serial, script.retry_after_s or DEFAULT_RETRY_AFTER_S)
+    elif script.status is not None:
         yield responses_error(script.status, serial, retry_after_s=script.retry_after_s)
     else:
         yield from _stream(script, body, serial)
@@ -55,6 +75,24 @@ def responses_error(
         headers["retry-after"] = str(retry_after_s)
     error = {"message": message or f"scripted {code}", "type": kind, "param": None, "code": code}
     return SendJson(status=status, body={"error": error}, headers=headers)
+
+
+def _refuse(refusal: Refusal, serial: int, wait_s: int) -> Iterator[Step]:
+    if refusal in FAILED:
+        code, message = FAILED[refusal]
+        identity = {"id": f"resp_scripted{serial:06}", "object": "response"}
+        yield OpenStream()
+        yield _event("response.created", response={**identity, "status": "in_progress", "output": []})
+        failed = {"code": code, "message": message.format(wait_s=wait_s)}
+        yield _event("response.failed", response={**identity, "status": "failed", "error": failed})
+        return
+    status, kind, message = REFUSED[refusal]
+    error: Json = {"message": message, "type": kind, "param": None, "code": kind}
+    limits = {"used-percent": "100", "window-minutes": "300", "reset-at": str(int(time.time()) + wait_s)}
+    headers = (
+        {f"x-codex-primary-{name}": value for name, value in limits.items()} if refusal == "plan" else {}
+    )
+    yield SendJson(status=status, body={"error": error}, headers=headers)
 
 
 def last_user_text(items: list[Json]) -> str:

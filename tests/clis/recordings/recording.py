@@ -175,8 +175,9 @@ def outcome(events: list[Event]) -> tuple[Projection, list[Event]]:
 def meaning(recording: Recording, events: dict[str, list[Event]]) -> list[str]:
     """What a recording says in our own terms, one line each: two that mean the same are equal.
 
-    Words, codes, usage and what the model service saw; not the services' own texts, no ids, and no notices, which
-    change nothing. Of a turn that was interrupted, what came up to its first piece: the rest depends on the moment.
+    Words, codes, usage and what the model service saw; not the services' own texts, no ids, no times to wait, and no
+    notices, which change nothing. Of a turn that was interrupted, what came up to its first piece: the rest depends on
+    the moment.
     """
     interrupted = {step.turn for step in recording.steps if isinstance(step, Interrupted)}
     lines = [f"asked {msgspec.json.encode(recording.asked).decode()}"] if recording.asked else []
@@ -196,4 +197,6 @@ def _words(event: Event) -> str:
         for name, value in fields.items()
         if value is not None and name not in ("message", "provider_session_id", "tool_call_id")
     }
+    if "retry_after_s" in told:
+        told["retry_after_s"] = "told"
     return f"{kind} {json.dumps(told)}"

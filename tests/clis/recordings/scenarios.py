@@ -6,9 +6,12 @@ only has the rows that need none.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.clis.attempts import ATTEMPTS
+from tests.clis.failures import AMP_STATUSES, FAILURES
 from tests.clis.table import CLIS, Cli
 
 NOT_LOGGED_IN = "not-logged-in"
@@ -61,12 +64,16 @@ class Subject:
     scenarios: tuple[Scenario, ...]
 
 
+def slug(cause: str) -> str:
+    """A row's name in the name of a file."""
+    return re.sub(r"[^a-z]+", "-", cause.lower())
+
+
 def _of_scripted_model(cli: Cli) -> Iterator[Scenario]:
     yield Scenario(name="completion", prompt="[[usage:123,45,20,5]] hello", end="stop", text="echo: hello")
     yield Scenario(name="deltas", prompt="[[deltas:5]] [[delay:0.02]] x", end="stop", text="w0 w1 w2 w3 w4 ")
     yield Scenario(name="thinking", prompt="[[thinking:3]] go", end="stop", text="echo: go")
     yield Scenario(name="system-prompt", system="You are S.", end="stop")
-    yield Scenario(name="empty-answer", prompt="[[empty]] x", end="stop", text="")
     for name, prompt in (
         ("command", "/clear"),
         ("file-mention", "see @/etc/hostname"),
@@ -74,16 +81,11 @@ def _of_scripted_model(cli: Cli) -> Iterator[Scenario]:
     ):
         yield Scenario(name=f"prompt-like-a-{name}", prompt=prompt, end="stop", text=f"echo: {prompt}")
     yield Scenario(name="interrupt", prompt="[[deltas:1000]] [[delay:0.05]] x", end=None, is_interrupted=True)
-    for status, (_, code) in cli.statuses.items():
-        yield Scenario(name=f"status-{status}", prompt=f"[[status:{status}]] x", end=code)
-    yield Scenario(name="retry-after", prompt="[[status:429]] [[retry-after:7]] x", end=cli.statuses[429][1])
-    for fault, code in cli.broken.items():
-        yield Scenario(name=f"broken-{fault}", prompt=f"[[deltas:3]] [[delay:0.02]] [[{fault}]] x", end=code)
-    for reason, finish_reason in cli.ends.items():
-        yield Scenario(
-            name=f"stop-{reason}", prompt=f"[[stop:{reason}]] x", end=finish_reason, text="echo: x"
-        )
-    for name in (cli.tools[0], cli.tools[-1]):
+    for cause, failing in FAILURES[cli.provider].items():
+        if failing.by == "model":
+            yield Scenario(name=slug(cause), prompt=failing.prompt, end=failing.end)
+    tools = list(ATTEMPTS[cli.provider])
+    for name in (tools[0], tools[-1]):
         yield Scenario(
             name=f"tool-{name}", prompt=f"[[tool:{name}]] [[tool-input:{TOOL_INPUT}]]", end="tool_use_refused"
         )
@@ -95,7 +97,6 @@ def _without_a_model(provider: str) -> Iterator[Scenario]:
     yield Scenario(name=UNREACHABLE, url=NOWHERE, end="provider_connection_failed")
 
 
-AMP_REFUSALS = {401: "provider_auth_failed", 403: "provider_auth_failed", 500: "provider_error"}
 AMP = Subject(
     provider="amp",
     package="@ampcode/cli",
@@ -108,7 +109,8 @@ AMP = Subject(
         *_without_a_model("amp"),
         *(
             Scenario(name=f"status-{status}", refused_with=status, end=code)
-            for status, code in AMP_REFUSALS.items()
+            for status, code in AMP_STATUSES.items()
+            if status
         ),
     ),
 )
