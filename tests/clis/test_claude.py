@@ -11,11 +11,17 @@ import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from tests.clis.conftest import ask, bare_environ, lease_of, model_request, posts, text_of
+from tests.clis.failures import Failing
+from tests.clis.hostile import hostile_home, sprung
 from tests.clis.models.server import ModelServer
+from tests.clis.provoke import assert_fails
 from tests.clis.table import CLAUDE, Cli
 
 pytestmark = [pytest.mark.cli, pytest.mark.process, pytest.mark.parametrize("cli", ["claude"], indirect=True)]
 RUN_TIMEOUT_S = 120
+LIMIT_OF_A_LOGIN = Failing(
+    prompt="[[refuse:plan]] [[retry-after:70]] x", status=429, end="quota_exhausted", retry_after="70"
+)
 QUIET = {
     "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
     "DISABLE_AUTOUPDATER": "1",
@@ -26,15 +32,6 @@ STREAM_JSON = (
     "--include-partial-messages", "--model", CLAUDE.model, "--strict-mcp-config", "--setting-sources", "",
     "--no-session-persistence", "--permission-mode", "dontAsk",
 )  # fmt: skip
-CREDENTIALS = {
-    "claudeAiOauth": {
-        "accessToken": "sk-ant-oat01-dummy",
-        "refreshToken": "sk-ant-ort01-dummy",
-        "expiresAt": 4_102_444_800_000,
-        "scopes": ["user:inference", "user:profile"],
-        "subscriptionType": "max",
-    }
-}
 
 
 def bare_claude(
@@ -95,36 +92,6 @@ def test_control_a_command_would_not_arrive(cli: Cli, server: ModelServer, tmp_p
     assert not posts(server)
 
 
-def test_control_a_tool_would_be_run(cli: Cli, server: ModelServer, tmp_path: Path):
-    """Positive control: with the locks off the same script creates the file."""
-    target = tmp_path / "pwned"
-    arguments = {"command": f"touch {target}", "description": "d"}
-    bare_claude(
-        cli, f"[[tool:Bash]] [[tool-input:{json.dumps(arguments)}]]", bare_environ(cli, tmp_path, server, **QUIET), tmp_path,
-        "--bare", "--disable-slash-commands", "--allowedTools", "Bash", "--max-turns", "5", composed=True,
-    )  # fmt: skip
-    assert target.exists()
-
-
-def hostile_home(home: Path) -> Path:
-    """A logged-in user whose settings would run things: hooks, MCP servers, permissions, memory. Returns the trap."""
-    trap = home / "trapped"
-    (home / ".claude").mkdir(parents=True)
-    credentials = home / ".claude" / ".credentials.json"
-    credentials.write_text(json.dumps(CREDENTIALS))
-    credentials.chmod(0o600)
-    hook = [{"hooks": [{"type": "command", "command": f"touch {trap}"}]}]
-    settings = {
-        "permissions": {"allow": ["Bash(*)", "Read(*)", "Write(*)"], "defaultMode": "bypassPermissions"},
-        "hooks": {"SessionStart": hook, "UserPromptSubmit": hook, "Stop": hook},
-    }
-    (home / ".claude" / "settings.json").write_text(json.dumps(settings))
-    server = {"command": "touch", "args": [str(trap)]}
-    (home / ".claude.json").write_text(json.dumps({"mcpServers": {"trap": server}}))
-    (home / ".claude" / "CLAUDE.md").write_text("MEMORY-CANARY")
-    return trap
-
-
 @pytest.mark.parametrize("arguments", [(), ("--harden", "landlock")], ids=["plain", "landlock"])
 def test_a_logged_in_user(
     cli: Cli,
@@ -133,28 +100,29 @@ def test_a_logged_in_user(
     tmp_path: Path,
     arguments: tuple[str, ...],
 ):
-    """Their login is used; their hooks, servers, permissions and memory are not; tools stay off."""
-    trap = hostile_home(tmp_path)
+    """Their login is used, in their own home; nothing else of it is: the flags alone keep it out."""
+    hostile = hostile_home(cli.provider, tmp_path, server)
+    target = tmp_path / "pwned"
     with start_supervisor(cli, tmp_path, arguments) as endpoint:
         descriptor = lease_of(endpoint, cli)
         assert text_of(ask(descriptor, "hello")) == "echo: hello"
-        request = model_request(server)
-        assert request.headers["authorization"] == "Bearer sk-ant-oat01-dummy"
-        assert "MEMORY-CANARY" not in json.dumps(request.body)
-        target = tmp_path / "pwned"
-        refused = ask(descriptor, f'[[tool:Bash]] [[tool-input:{{"command":"touch {target}"}}]]')
+        assert model_request(server).headers["authorization"] == "Bearer sk-ant-oat01-dummy"
+        refused = ask(descriptor, hostile.tool_prompt(target))
         assert refused.json()["error"]["code"] == "tool_use_refused"
         endpoint.release_endpoint(descriptor)
-        assert not target.exists()
-        assert not trap.exists()
+    sent = json.dumps([request.body for request in posts(server)])
+    assert not [canary for canary in hostile.canaries if canary in sent]
+    assert not sprung(tmp_path, hostile.traps)
+    assert not target.exists()
 
 
 def test_an_oauth_token(cli: Cli, start_supervisor: Callable[..., InferenceEndpoint], server: ModelServer):
-    """A login by variable."""
+    """A login by variable; when its plan is used up, claude tells until when."""
     with start_supervisor(cli, CLAUDE_CODE_OAUTH_TOKEN="sk-ant-oat01-variable") as endpoint:
         descriptor = lease_of(endpoint, cli)
         assert text_of(ask(descriptor, "hello")) == "echo: hello"
         assert model_request(server).headers["authorization"] == "Bearer sk-ant-oat01-variable"
+        assert_fails(descriptor, LIMIT_OF_A_LOGIN)
 
 
 def test_a_login_that_the_command_line_does_not_accept(

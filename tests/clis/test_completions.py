@@ -35,7 +35,7 @@ from tests.clis.conftest import (
     until,
 )
 from tests.clis.models.server import ModelServer
-from tests.clis.table import CLIS, KEY, Cli
+from tests.clis.table import KEY, Cli
 from worker.session import open_session, stream
 
 pytestmark = [pytest.mark.cli, pytest.mark.process]
@@ -56,12 +56,6 @@ PLAIN_PROMPTS = (
     "nul \x00 emoji \U0001f600",
     "an e-mail a@b.example and @nobody",
 )
-
-
-def each(rows: str) -> Any:
-    """A mark that runs a test with each command line's own rows of that table."""
-    pairs = [(name, row) for name, cli in CLIS.items() for row in getattr(cli, rows)]
-    return pytest.mark.parametrize(("cli", "row"), pairs, indirect=["cli"])
 
 
 def test_a_completion(cli: Cli, lease: EndpointDescriptor, server: ModelServer):
@@ -139,39 +133,6 @@ def test_thinking_is_reasoning_content(
     assert text.startswith("echo:")
 
 
-@pytest.mark.parametrize("stream", [False, True])
-@each("statuses")
-def test_refusals_of_the_service(
-    cli: Cli, lease: EndpointDescriptor, server: ModelServer, row: int, stream: bool
-):
-    """A typed error with its own status, streaming or not, at once: nothing is tried again for minutes."""
-    answer = ask(lease, f"[[status:{row}]] x", stream=stream)
-    assert (answer.status_code, answer.json()["error"]["code"]) == cli.statuses[row]
-    assert answer.headers["x-should-retry"] == "false"
-    assert text_of(ask(lease, "still here")) == "echo: still here"
-
-
-@each("broken")
-def test_a_broken_stream_is_a_failure(cli: Cli, lease: EndpointDescriptor, server: ModelServer, row: str):
-    """Streaming: the pieces, an error object, no end mark. Not streaming: a typed error. Asked once."""
-    streamed = ask(lease, f"[[deltas:5]] [[delay:0.02]] [[{row}]] x", stream=True)
-    assert streamed.status_code == 200
-    assert chunks_of(streamed)[-1]["error"]["code"] == cli.broken[row]
-    assert "[DONE]" not in streamed.text
-    assert len(posts(server)) == 1
-    whole = ask(lease, f"[[deltas:5]] [[{row}]] x")
-    assert (whole.status_code >= 500, whole.json()["error"]["code"]) == (True, cli.broken[row])
-    assert len(posts(server)) == 2
-
-
-@each("ends")
-def test_other_ends_of_an_answer(cli: Cli, lease: EndpointDescriptor, server: ModelServer, row: str):
-    """In OpenAI's words, and without the command line asking the model again."""
-    answer = ask(lease, f"[[stop:{row}]] x").json()
-    assert answer["choices"][0]["finish_reason"] == cli.ends[row]
-    assert len(posts(server)) == 1
-
-
 @pytest.mark.parametrize("prompt", PLAIN_PROMPTS)
 def test_prompts_arrive_as_text(cli: Cli, lease: EndpointDescriptor, server: ModelServer, prompt: str):
     """Commands, flags, shell and control characters are only words."""
@@ -188,41 +149,6 @@ def test_a_mentioned_file_is_not_read(
     text_of(ask(lease, f"summarise @{secret} please"))
     assert cli.user_text(model_request(server)) == f"summarise @{secret} please"
     assert "TOPSECRET" not in json.dumps(model_request(server).body)
-
-
-@each("tools")
-def test_no_tool_is_run(
-    cli: Cli,
-    with_key: InferenceEndpoint,
-    lease: EndpointDescriptor,
-    server: ModelServer,
-    tmp_path: Path,
-    row: str,
-):
-    """The turn ends with a typed refusal, no file appears, the command line is gone, and none was offered."""
-    target = tmp_path / "pwned"
-    arguments = {
-        "cmd": f"touch {target}",
-        "command": ["touch", str(target)] if row in ("shell", "local_shell") else f"touch {target}",
-        "file_path": str(target),
-        "path": str(target),
-        "content": "x",
-        "description": "d",
-        "input": f"*** Begin Patch\n*** Add File: {target}\n+x\n*** End Patch",
-    }
-    before = {process.pid for process in with_key.endpoint(lease).processes[2:]}
-    refused = ask(lease, f"[[tool:{row}]] [[tool-input:{json.dumps(arguments)}]]")
-    if row in cli.ignored_tools:
-        assert text_of(refused) == ""
-        assert not target.exists()
-        return
-    assert (refused.status_code, refused.json()["error"]["code"]) == (502, "tool_use_refused")
-    assert len(posts(server)) <= cli.requests_of_a_tool_attempt
-    assert not cli.tools_of(posts(server)[0])
-    assert not target.exists()
-    assert text_of(ask(lease, "still here")) == "echo: still here"
-    until(lambda: not before or before - {each.pid for each in with_key.endpoint(lease).processes})
-    assert not target.exists()
 
 
 def test_nothing_of_the_machine_is_sent(
@@ -313,25 +239,6 @@ def test_a_release_ends_a_running_turn(cli: Cli, with_key: InferenceEndpoint, se
     assert proof is not None
     assert not proof.survivors
     server.wait_for_hangup(lambda request: request.method == "POST", WAIT_S)
-
-
-def test_a_command_line_that_is_killed_fails_its_turn_only(
-    cli: Cli, with_key: InferenceEndpoint, server: ModelServer
-):
-    """From outside, in the middle of an answer; the lease goes on with another one."""
-    import psutil
-
-    descriptor = lease_of(with_key, cli)
-    text_of(ask(descriptor, "warm"))
-    server.clear()
-    with ThreadPoolExecutor(1) as threads:
-        answer = threads.submit(ask, descriptor, "[[text:begun]] [[hang]] x")
-        model_request(server)
-        for process in with_key.endpoint(descriptor).processes[2:]:
-            psutil.Process(process.pid).kill()
-        assert answer.result(HTTP_TIMEOUT_S).json()["error"]["code"] == "provider_crashed"
-    assert text_of(ask(descriptor, "still here")) == "echo: still here"
-    with_key.release_endpoint(descriptor)
 
 
 @pytest.mark.parametrize("cli", ["codex", "gemini"], indirect=True)

@@ -1,71 +1,102 @@
-"""What only gemini has: a hostile home, homes that are gone with their process, retries told, controls without locks."""
+"""What only gemini has: commands behind invisible characters, a login dialogue, an estimate of the context, reports."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from shared import provider
+from shared.errors import EndpointError
+from shared.launch import TurnLimits
+from shared.providers.gemini import connection
+from shared.providers.gemini.connection import ZERO_WIDTH_SPACE
 from supervisor import InferenceEndpoint
-from tests.clis.conftest import ask, bare_environ, lease_of, model_request, text_of
+from tests.clis.conftest import ask, lease_of, model_request, posts, until
 from tests.clis.models.server import ModelServer
 from tests.clis.table import KEY, Cli
+from worker.capacity import Capacity
+from worker.inputs import private_inputs
+from worker.pool import Pool
+from worker.session import Session, query
+from worker.starter import Starter
 
 pytestmark = [pytest.mark.cli, pytest.mark.process, pytest.mark.parametrize("cli", ["gemini"], indirect=True)]
-RUN_TIMEOUT_S = 120
-QUIET = {
-    "GEMINI_CLI_NO_RELAUNCH": "1",
-    "GEMINI_CLI_TRUST_WORKSPACE": "true",
-    "GEMINI_TELEMETRY_ENABLED": "false",
-    "NO_COLOR": "1",
-}
+COMMAND_PREFIXES = ("", "\ufeff", "\u00a0", "\u2028", "\u3000\n", "\u200b\ufeff", "\x1c")
+"""What JavaScript trims, alone and after what it does not; and what Python would call a blank and JavaScript not."""
 
 
-def hostile_home(home: Path) -> Path:
-    """A user whose settings would run things. Returns the trap."""
-    trap = home / "trapped"
-    folder = home / ".gemini"
-    folder.mkdir(parents=True)
-    settings = {
-        "mcpServers": {"trap": {"command": "touch", "args": [str(trap)], "trust": True}},
-        "tools": {"allowed": ["run_shell_command"]},
-        "security": {"auth": {"selectedType": "gemini-api-key"}},
-        "general": {"enableAutoUpdate": False, "maxAttempts": 1},
-        "privacy": {"usageStatisticsEnabled": False},
-    }
-    (folder / "settings.json").write_text(json.dumps(settings))
-    (folder / "GEMINI.md").write_text("MEMORY-CANARY")
-    return trap
+def in_a_session(
+    cli: Cli, server: ModelServer, home: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> tuple[str, list[str]]:
+    """One turn as a library call: its text or the code it failed with, and the files in its workspace at the end."""
+    for name, value in {**cli.variables(server), cli.key_variable: KEY, "HOME": str(home)}.items():
+        monkeypatch.setenv(name, value)
+
+    async def turn() -> tuple[str, list[str]]:
+        async with private_inputs("gemini", model=cli.model) as inputs:
+            pool = Pool(Starter(provider.load("gemini"), inputs, TurnLimits()).start, 0)
+            session = Session(pool, TurnLimits(), Capacity(concurrency=1, queue_limit=0))
+            try:
+                outcome = (await query(session, text)).text
+            except EndpointError as error:
+                outcome = error.code
+            await session.close()
+            return outcome, os.listdir(inputs.workspace)
+
+    return asyncio.run(turn())
 
 
-def test_a_hostile_home_is_not_obeyed(
+@pytest.mark.parametrize("prefix", COMMAND_PREFIXES)
+def test_an_invisible_character_hides_no_command(
+    cli: Cli, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefix: str
+):
+    """It arrives as text, and no file is made."""
+    outcome, files = in_a_session(cli, server, tmp_path, monkeypatch, f"{prefix}/init")
+    assert outcome == f"echo: {ZERO_WIDTH_SPACE}{prefix}/init"
+    assert cli.user_text(model_request(server)) == f"{prefix}/init"
+    assert files == []
+
+
+def test_control_a_command_would_be_run(
+    cli: Cli, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Positive control: without the lock the same prompt writes a file and asks no model."""
+    monkeypatch.setattr(connection, "COMMAND_STARTS", ())
+    outcome, files = in_a_session(cli, server, tmp_path, monkeypatch, "\ufeff/init")
+    assert files == ["GEMINI.md"], outcome
+    assert not posts(server)
+
+
+def test_a_prompt_beyond_the_context_is_told_apart(
+    cli: Cli, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """By gemini's own estimate, without a model request; longer than the endpoint takes, so as a library call."""
+    outcome, _ = in_a_session(cli, server, tmp_path, monkeypatch, "word " * 1_000_000)
+    assert outcome == "context_length_exceeded"
+    assert not posts(server)
+
+
+def test_a_login_that_is_not_accepted_is_no_login(
     cli: Cli, start_supervisor: Callable[..., InferenceEndpoint], server: ModelServer, tmp_path: Path
 ):
-    """Their key is used; their servers, permissions and memory are not; tools stay off."""
-    trap = hostile_home(tmp_path)
-    with start_supervisor(cli, tmp_path, GEMINI_API_KEY=KEY) as endpoint:
+    """gemini would ask for a code, and take the next prompt for it."""
+    folder = tmp_path / ".gemini"
+    folder.mkdir()
+    expired = {"access_token": "ya29.dummy", "refresh_token": "1//dummy", "expiry_date": 1}
+    (folder / "oauth_creds.json").write_text(json.dumps(expired))
+    with start_supervisor(cli, tmp_path) as endpoint:
         descriptor = lease_of(endpoint, cli)
-        assert text_of(ask(descriptor, "hello")) == "echo: hello"
-        assert "MEMORY-CANARY" not in json.dumps(model_request(server).body)
-        target = tmp_path / "pwned"
-        arguments = json.dumps({"command": f"touch {target}", "description": "d"})
-        refused = ask(descriptor, f"[[tool:run_shell_command]] [[tool-input:{arguments}]]")
-        assert refused.json()["error"]["code"] == "tool_use_refused"
+        for _ in range(2):
+            refused = ask(descriptor, "hello")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "not_logged_in")
+        until(lambda: not endpoint.endpoint(descriptor).processes[2:])
         endpoint.release_endpoint(descriptor)
-        assert not target.exists()
-        assert not trap.exists()
-
-
-def test_the_time_to_wait_reaches_the_caller(cli: Cli, with_key: InferenceEndpoint, server: ModelServer):
-    """As the header that clients obey."""
-    descriptor = lease_of(with_key, cli)
-    refused = ask(descriptor, "[[status:429]] [[retry-after:7]] x")
-    assert (refused.status_code, refused.headers["retry-after"]) == (429, "7")
-    with_key.release_endpoint(descriptor)
+    assert not posts(server)
 
 
 def test_a_failed_prompt_is_written_nowhere_but_in_the_lease(
@@ -78,41 +109,3 @@ def test_a_failed_prompt_is_written_nowhere_but_in_the_lease(
     assert folder.exists()
     with_key.release_endpoint(descriptor)
     assert not folder.exists()
-
-
-def bare_gemini(cli: Cli, server: ModelServer, home: Path, prompt: str, *flags: str) -> str:
-    """``gemini`` by itself, for positive controls; its output."""
-    (home / "cwd").mkdir(exist_ok=True)
-    (home / "tmp").mkdir(exist_ok=True)
-    ran = subprocess.run(
-        (str(cli.find()), "--model", cli.model, "--skip-trust", *flags),
-        input=prompt,
-        capture_output=True,
-        text=True,
-        timeout=RUN_TIMEOUT_S,
-        env=bare_environ(cli, home, server, TMPDIR=str(home / "tmp"), PATH=os.environ["PATH"], **QUIET),
-        cwd=home / "cwd",
-        check=False,
-    )
-    return ran.stdout + ran.stderr
-
-
-def test_control_a_tool_would_be_run(cli: Cli, server: ModelServer, tmp_path: Path):
-    """Positive control: with the locks off the same script creates the file."""
-    target = tmp_path / "pwned"
-    arguments = json.dumps({"command": f"touch {target}", "description": "d"})
-    prompt = f"[[tool:run_shell_command]] [[tool-input:{arguments}]]"
-    (tmp_path / ".gemini").mkdir()
-    (tmp_path / ".gemini" / "settings.json").write_text(
-        json.dumps({"security": {"auth": {"selectedType": "gemini-api-key"}}})
-    )
-    output = bare_gemini(cli, server, tmp_path, prompt, "--approval-mode", "yolo")
-    assert target.exists(), output
-
-
-def test_control_a_hostile_home_would_be_obeyed(cli: Cli, server: ModelServer, tmp_path: Path):
-    """Positive control: in the user's own home the trap is sprung and the memory sent."""
-    trap = hostile_home(tmp_path)
-    bare_gemini(cli, server, tmp_path, "hello")
-    assert trap.exists()
-    assert "MEMORY-CANARY" in json.dumps(model_request(server).body)
