@@ -24,9 +24,7 @@ STUB = Path(__file__).with_name("amp_stub.py")
 def write_stub(folder: Path) -> Path:
     """An executable that prints amp's documented lines."""
     path = folder / "amp"
-    path.write_text(
-        f"#!{sys.executable} -IS\nimport runpy\nrunpy.run_path({str(STUB)!r}, run_name='__main__')\n"
-    )
+    path.write_text(f"#!{sys.executable} -IS\n{STUB.read_text()}")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return path
 

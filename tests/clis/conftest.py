@@ -83,6 +83,14 @@ def lease(cli: Cli, with_key: InferenceEndpoint) -> Iterator[EndpointDescriptor]
     assert not proof.survivors
 
 
+@pytest.fixture
+def user(cli: Cli, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This process's user has a key and the pinned command line; their home."""
+    for name, value in {**cli.variables(server), cli.key_variable: KEY, "HOME": str(tmp_path)}.items():
+        monkeypatch.setenv(name, value)
+    return tmp_path
+
+
 def lease_of(endpoint: InferenceEndpoint, cli: Cli, **options: Any) -> EndpointDescriptor:
     """A lease of that command line."""
     request = {"model_preference": {"provider": cli.provider, "id": cli.model}}

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -38,6 +39,7 @@ class Cli:
     url_suffix: str = ""
     login_variables: tuple[str, ...] = ()
     key_of: Callable[[RecordedRequest], str]
+    model_of: Callable[[RecordedRequest], str] = lambda request: request.body["model"]
     system_of: Callable[[RecordedRequest], str]
     user_text: Callable[[RecordedRequest], str]
     tools_of: Callable[[RecordedRequest], Any]
@@ -146,6 +148,7 @@ GEMINI = Cli(
     url_variable="GOOGLE_GEMINI_BASE_URL",
     login_variables=("GEMINI_CLI_HOME", "GOOGLE_API_KEY", "GOOGLE_GENAI_USE_VERTEXAI", "GOOGLE_GENAI_USE_GCA"),
     key_of=lambda request: request.headers["x-goog-api-key"],
+    model_of=lambda request: unquote(request.path.rpartition("/")[2].partition(":stream")[0]),
     system_of=lambda request: "".join(_generative_parts(request)[:-1]),
     user_text=lambda request: _generative_parts(request)[-1].removeprefix(ZERO_WIDTH_SPACE),
     tools_of=_generative_tools,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 import subprocess
@@ -14,12 +13,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
-import psutil
 import pytest
 
-from shared import provider
-from shared.provider import CommandInputs, Connection
 from supervisor import EndpointDescriptor, InferenceEndpoint, ProviderError
 from tests.clis.conftest import (
     CANARY,
@@ -35,8 +30,7 @@ from tests.clis.conftest import (
     until,
 )
 from tests.clis.models.server import ModelServer
-from tests.clis.table import KEY, Cli
-from worker.session import open_session, stream
+from tests.clis.table import KEY, PINS, Cli
 
 pytestmark = [pytest.mark.cli, pytest.mark.process]
 RUN_TIMEOUT_S = 120
@@ -52,6 +46,8 @@ PLAIN_PROMPTS = (
     "#x",
     "--version",
     "-p hello",
+    "--dangerously-skip-permissions",
+    "\ufeff/init",
     "$HOME `id`",
     "nul \x00 emoji \U0001f600",
     "an e-mail a@b.example and @nobody",
@@ -241,45 +237,12 @@ def test_a_release_ends_a_running_turn(cli: Cli, with_key: InferenceEndpoint, se
     server.wait_for_hangup(lambda request: request.method == "POST", WAIT_S)
 
 
-@pytest.mark.parametrize("cli", ["codex", "gemini"], indirect=True)
-def test_a_process_is_recycled_by_its_turns(
-    cli: Cli, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    """It serves as many as it may, one after the other; then another one takes over, and none is left behind."""
-    for name, value in {**cli.variables(server), cli.key_variable: KEY, "HOME": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
-    chosen = provider.load(cli.provider)
-
-    async def serving_pids() -> list[int]:
-        pids = []
-        async with open_session(cli.provider, model=cli.model, standby=0) as session:
-            for number in range(5):
-                async with stream(session, f"number {number}") as turn:
-                    async for _ in turn:
-                        (serving,) = session.pool._serving
-                assert turn.completion.text == f"echo: number {number}"
-                pids.append(serving.pid)
-        return pids
-
-    def connect(inputs: CommandInputs) -> Connection:
-        connection = chosen.connect(inputs)
-        connection.turns_before_recycle = 2
-        return connection
-
-    recycled = msgspec.structs.replace(chosen, connect=connect)
-    monkeypatch.setattr(provider, "load", lambda _: recycled)
-    first, again, second, third, fourth = asyncio.run(serving_pids())
-    assert (first, second) == (again, third)
-    assert len({first, second, fourth}) == 3
-    assert not [pid for pid in (first, second, fourth) if psutil.pid_exists(pid)]
-
-
 def test_health_tells_the_version_and_what_the_standby_weighs(
     cli: Cli, with_key: InferenceEndpoint, lease: EndpointDescriptor
 ):
     """A real command line is tens of megabytes."""
     until(lambda: with_key.endpoint(lease).load["standby_rss_bytes"] > 10_000_000)
-    assert lease.metadata["cli"]["version"].split("-")[0] in ("2.1.330", "0.169.0", "0.61.0")
+    assert lease.metadata["cli"]["version"] == PINS[cli.package]
 
 
 def test_nobody_is_logged_in(

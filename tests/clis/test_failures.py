@@ -12,7 +12,7 @@ from tests.clis.conftest import WAIT_S, ask, posts, text_of
 from tests.clis.failures import FAILURES, REQUIRED, rows
 from tests.clis.models.server import ModelServer
 from tests.clis.provoke import assert_fails, assert_is_a_failure, assert_is_fatal, write_drifting
-from tests.clis.table import CLIS, KEY, Cli
+from tests.clis.table import CLIS, Cli
 
 pytestmark = [pytest.mark.cli, pytest.mark.process]
 
@@ -22,14 +22,6 @@ def test_no_command_line_and_no_cause_is_left_out():
     assert set(FAILURES) == set(CLIS)
     for provider, failures in FAILURES.items():
         assert set(failures) >= REQUIRED, provider
-
-
-@pytest.fixture
-def user(cli: Cli, server: ModelServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """This process's user has a key and the pinned command line; their home."""
-    for name, value in {**cli.variables(server), cli.key_variable: KEY, "HOME": str(tmp_path)}.items():
-        monkeypatch.setenv(name, value)
-    return tmp_path
 
 
 @pytest.mark.parametrize(("cli", "cause"), rows("model"), indirect=["cli"])
