@@ -27,6 +27,8 @@ from shared.redaction import redacted
 STDERR_FD = 2
 MAX_TEXT_CHARS = 32 * 1024
 """A longer text in one field is cut, after it was redacted."""
+INDENT = "  "
+"""Before the lines of an exception, so that none looks like a line of the log."""
 KEPT_SHARE = 2
 """Of a full log file the newest half is kept."""
 Level = Literal["debug", "info", "warning", "error"]
@@ -141,12 +143,13 @@ class ConsoleFormatter(_Formatter):
     """Time, level, logger, message, and the fields in brackets; an exception in lines of its own."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Without the newline; others' words cannot begin a line of their own."""
+        """Without the newline; others' words cannot begin a line of their own, in an exception neither."""
         described = self.described(record)
         message, exception = described.pop("message"), described.pop("exception", None)
         fields = " ".join(f"{name}={_field(value)}" for name, value in described.items())
         line = _one_line(f"{record.levelname:<7} {record.name} {message}{f' [{fields}]' if fields else ''}")
-        return "\n".join((f"{_time(record)} {line}", *([exception] if exception else [])))
+        indented = (f"{INDENT}{_one_line(text)}" for text in (exception or "").splitlines())
+        return "\n".join((f"{_time(record)} {line}", *indented))
 
 
 class LineHandler(logging.Handler):

@@ -133,6 +133,16 @@ def test_a_console_line_cannot_be_forged():
     assert line.endswith(r'[name_="b\r\nc" path="/a status=200"]')
 
 
+def test_an_exception_cannot_forge_a_console_line():
+    """Its text may be others' words too."""
+    try:
+        raise ValueError("a\n2026-01-01T00:00:00Z ERROR forged\x1b[2J")
+    except ValueError as error:
+        _, *rest = ConsoleFormatter({}, ()).format(record("failed", error=error)).splitlines()
+    assert all(line.startswith("  ") for line in rest)
+    assert rest[-1] == r"  2026-01-01T00:00:00Z ERROR forged\x1b[2J"
+
+
 def test_a_console_line_is_for_people():
     """Level, logger and message first; a traceback in lines of its own."""
     try:
@@ -140,7 +150,7 @@ def test_a_console_line_is_for_people():
     except ValueError as error:
         first, *rest = ConsoleFormatter({}, ()).format(record("failed", error=error, status=500)).splitlines()
     assert first.split(" ", 1)[1] == "INFO    asm_endpoint.test failed [status=500]"
-    assert rest[-1] == "ValueError: broken"
+    assert rest[-1] == "  ValueError: broken"
 
 
 @pytest.mark.parametrize("line", ["plain words", '{"level":"info","message":"plain words"}'])
