@@ -1,6 +1,7 @@
 """Running one command-line process: pipes in and out of a sans-IO connection, and a stop ladder that ends it.
 
-The process gets its own session, a pipe for each standard stream, and exactly the environment it is given. Reads
+The process gets its own session, a pipe for each standard stream, and exactly the environment it is given; what it
+says of a failure goes on without the secrets that it was given there, to whoever asked. Reads
 stop while a caller is behind (backpressure), every wait in the ladder has a bound, and the process is reaped only
 after its whole process group was killed, so its pid cannot name a stranger.
 """
@@ -20,10 +21,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import IO
 
+import msgspec
+
 from shared.errors import ProviderError, WorkerError
 from shared.events import TERMINAL, Event, Failure
 from shared.framing import LineFramer, LineTooLong
 from shared.provider import Command, Connection, Prompt
+from shared.redaction import redacted, secret_values
 
 READ_BYTES = 1024 * 1024
 PIPE_BYTES = 1024 * 1024
@@ -84,7 +88,13 @@ class Turn:
 class CliProcess:
     """A running command line. Use :meth:`start`; give it back with :meth:`stop`."""
 
-    def __init__(self, popen: subprocess.Popen[bytes], connection: Connection, exit_grace_s: float) -> None:
+    def __init__(
+        self,
+        popen: subprocess.Popen[bytes],
+        connection: Connection,
+        exit_grace_s: float,
+        secrets: tuple[str, ...],
+    ) -> None:
         self.pid = popen.pid
         self.turns_served = 0
         self.is_retired = False
@@ -93,6 +103,7 @@ class CliProcess:
         self._popen = popen
         self._connection = connection
         self._exit_grace_s = exit_grace_s
+        self._secrets = secrets
         self._framer = LineFramer()
         self._turns: dict[str, Turn] = {}
         self._stderr = b""
@@ -139,7 +150,7 @@ class CliProcess:
             ) from error
         except (OSError, ValueError) as error:
             raise ProviderError("provider_crashed", f"cannot start {command.argv[0]}: {error}") from error
-        return cls(popen, connection, exit_grace_s)
+        return cls(popen, connection, exit_grace_s, secret_values(command.env))
 
     @property
     def has_room(self) -> bool:
@@ -316,7 +327,17 @@ class CliProcess:
     def _deliver(self, batches: list[tuple[str, list[Event]]]) -> None:
         for turn_id, events in batches:
             if turn := self._turns.get(turn_id):
-                turn.deliver(events)
+                turn.deliver(self._without_secrets(events))
+
+    def _without_secrets(self, events: list[Event]) -> list[Event]:
+        """A failure is the last event."""
+        match events[-1]:
+            case Failure(message=message) as failure:
+                return [*events[:-1], msgspec.structs.replace(failure, message=self._redacted(message))]
+        return events
+
+    def _redacted(self, text: str) -> str:
+        return redacted(text, self._secrets)
 
     def _on_stderr(self) -> None:
         try:
@@ -339,7 +360,9 @@ class CliProcess:
         self._close_pipes()
         self.exited.set_result(exit_code)
         self.is_retired = True
-        self._deliver(self._connection.closed(exit_code, self._stderr.decode(errors="replace")))
+        self._deliver(
+            self._connection.closed(exit_code, self._redacted(self._stderr.decode(errors="replace")))
+        )
 
     def _drain(self) -> None:
         """What is in the pipes now; a stray that holds them open is not waited for."""

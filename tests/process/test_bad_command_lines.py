@@ -23,6 +23,11 @@ VARIABLES = {
     "gemini": ("GEMINI_CLI_PATH", "GEMINI_API_KEY"),
 }
 MODELS = {"amp": "default"}
+KEY = "dummy-key"
+TELLING = f"""sys.stdin.readline()
+keys = [value for value in os.environ.values() if value == {KEY!r}]
+print("cannot use", *keys, "at http://user:{KEY}@127.0.0.1", "." * {{dots}}, file=sys.stderr)
+sys.exit(3)"""
 HEAD = """#!{python} -IS
 import os, signal, sys, time
 if sys.argv[1:] == ["--version"]:
@@ -61,7 +66,7 @@ def start(provider: str, tmp_path: Path) -> Callable[[Path], InferenceEndpoint]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("HOME", str(tmp_path))
             patch.setenv(path_variable, str(executable))
-            patch.setenv(key_variable, "dummy-key")
+            patch.setenv(key_variable, KEY)
             return InferenceEndpoint(
                 serve_arguments=("--set", f"first_output_s={FIRST_OUTPUT_S}", "--set", "exit_grace_s=0.3")
             )
@@ -112,6 +117,17 @@ def test_misbehaviour_is_a_typed_error_and_the_lease_survives(
         proof = endpoint.release_endpoint(descriptor).proof
         assert proof is not None
         assert not proof.survivors
+
+
+@pytest.mark.parametrize("dots", [0, 360])
+def test_who_has_a_lease_does_not_learn_the_key(
+    provider: str, start: Callable[[Path], InferenceEndpoint], tmp_path: Path, dots: int
+):
+    """Not even when the command line tells it, nor a part of it where its words are cut. The control: the rest."""
+    with start(program(tmp_path, TELLING.format(dots=dots))) as endpoint:
+        message = ask(lease_of(endpoint, provider)).json()["error"]["message"]
+    assert "@127.0.0.1" in message
+    assert KEY[-4:] not in message
 
 
 @pytest.fixture
