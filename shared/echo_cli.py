@@ -19,7 +19,7 @@ on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores
 ``[[exit:CODE]]`` exit without a result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a request for a tool,
 ``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas, ``[[cwd]]`` answer with
 the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a cost other than 0;
-``[[read:PATH]]``, ``[[create:PATH]]``, ``[[signal:PID]]``,
+``[[read:PATH]]``, ``[[create:PATH]]``, ``[[mode:PATH]]`` (set to what it is), ``[[signal:PID]]``,
 ``[[supervise:PATH]]`` (the zygote's socket) answer with ``done`` or the name of the error they met.
 
 It uses up, and holds until it ends: ``[[allocate:MB]]`` memory, ``[[burn:SECONDS]]`` processor time, ``[[fork:N]]``
@@ -46,12 +46,13 @@ MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
 BENIGN = {"pause", "burst"}
 MISBEHAVIOUR = {
     "silence", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "exit", "stderr", "tool", "error",
-    "whole", "cwd", "environ", "cost", "read", "create", "signal", "supervise", "allocate", "burn", "fork", "open",
-    "write",
+    "whole", "cwd", "environ", "cost", "read", "create", "mode", "signal", "supervise", "allocate", "burn", "fork",
+    "open", "write",
 }  # fmt: skip
 ATTEMPTS = {
     "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
     "create": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)),
+    "mode": lambda path: os.chmod(path, os.stat(path).st_mode & 0o7777),
     "signal": lambda pid: os.kill(int(pid), 0),
     "supervise": lambda path: supervise(path),  # noqa: PLW0108  # which is further down
 }

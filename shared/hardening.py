@@ -9,7 +9,7 @@ class Hardening(msgspec.Struct, frozen=True, kw_only=True):
     """None by default. Who is asked for a lock and cannot have it fails; it never goes on without."""
 
     landlock: bool = False
-    """Files: read and execute the program and the system's libraries, write the lease's own folders, nothing else."""
+    """Files: read and execute the program and the system's libraries, write the lease's own folders, no more."""
     uid: int | None = None
     """The user that command lines run as; None for ours."""
     gid: int | None = None

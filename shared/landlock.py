@@ -1,9 +1,10 @@
 """Landlock: a process gives up the file system but for the paths it names, for itself and all it starts, for good.
 
 The three system calls by number, through ctypes: neither libc nor Python has them (landlock(7)). What a rule names is
-the file or folder as it is now; whatever lies below a folder is included. Following and reading links, ``stat`` and
-``chdir`` stay possible everywhere. A process that is so confined can neither trace nor signal one outside, nor
-connect to one's abstract socket, and may never gain privileges by executing a program.
+the file or folder as it is now; whatever lies below a folder is included. Following and reading links, ``stat``,
+``chdir``, and what a user may do with modes, owners, times and extended attributes stay possible everywhere, and so
+does connecting to a socket that has a name in the file system. A process that is so confined can neither trace nor
+signal one outside, nor connect to one's abstract socket, and may never gain privileges by executing a program.
 """
 
 from __future__ import annotations
