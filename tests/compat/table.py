@@ -1,17 +1,20 @@
-"""The suites, the versions they are pinned to, and every test that is left out, with its reason. Pure but for reading pins.
+"""The suites, the versions they are pinned to, and every test that is left out, with its reason.
 
-A suite is code that we did not write (or a script over such code) in an environment of its own. It runs once against
-``echo`` and once against one real command line. What is left out is a feature that the product refuses on purpose.
+Reads files of pins and provider profiles. A suite is code that we did not write (or a script over such code) in an
+environment of its own. It runs once against ``echo`` and once against one real command line. What is left out is a
+feature that the product refuses on purpose.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+
+from shared.provider import TurnOptions, load
 
 ECHO = "echo"
 ROOT = Path(__file__).parents[2]
@@ -31,12 +34,11 @@ REASONS = {
 
 
 class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
-    """Tests of one feature that a suite leaves out."""
+    """Tests of one feature that a suite leaves out, but with providers whose profile publishes it."""
 
     feature: str
     tests: tuple[str, ...]
-    providers: tuple[str, ...] = ()
-    """Only with these; with all if empty."""
+    is_published: Callable[[TurnOptions], bool] = lambda _: False
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +65,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(
             test
             for exclusion in self.excluded
-            if not exclusion.providers or provider in exclusion.providers
+            if not exclusion.is_published(load(provider).turn_options)
             for test in exclusion.tests
         )
 
@@ -90,9 +92,17 @@ def pins(environment: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==(\S+)$", text, re.MULTILINE))
 
 
+def _takes_schemas(options: TurnOptions) -> bool:
+    return "json_schema" in options.response_formats
+
+
+def _takes_json(options: TurnOptions) -> bool:
+    return "json_object" in options.response_formats
+
+
 def _openai(major: int, real: str) -> Suite:
     structured = Exclusion(
-        feature=STRUCTURED, tests=("test_structured_output_is_parsed",), providers=WITHOUT_STRUCTURED_OUTPUT
+        feature=STRUCTURED, tests=("test_structured_output_is_parsed",), is_published=_takes_schemas
     )
     return Suite(
         name=f"openai-{major}",
@@ -105,7 +115,6 @@ def _openai(major: int, real: str) -> Suite:
     )
 
 
-WITHOUT_STRUCTURED_OUTPUT = ("echo", "claude", "codex", "gemini")
 SUITES: tuple[Suite, ...] = (
     _openai(1, "claude"),
     _openai(2, "codex"),
@@ -169,11 +178,12 @@ SUITES: tuple[Suite, ...] = (
         real="claude",
         excluded=(
             Exclusion(
+                feature=STRUCTURED, tests=("test_json_schema_mode",), is_published=_takes_schemas
+            ),
+            Exclusion(
                 feature=STRUCTURED,
-                tests=(
-                    "test_json_mode", "test_json_schema_mode", "test_async_json_mode", "test_a_partial_answer_grows",
-                ),
-                providers=WITHOUT_STRUCTURED_OUTPUT,
+                tests=("test_json_mode", "test_async_json_mode", "test_a_partial_answer_grows"),
+                is_published=_takes_json,
             ),
         ),
     ),
@@ -194,7 +204,7 @@ SUITES: tuple[Suite, ...] = (
         real="codex",
         excluded=(
             Exclusion(
-                feature=STRUCTURED, tests=("test_native_output",), providers=WITHOUT_STRUCTURED_OUTPUT
+                feature=STRUCTURED, tests=("test_native_output",), is_published=_takes_schemas
             ),
         ),
     ),
@@ -207,7 +217,7 @@ SUITES: tuple[Suite, ...] = (
         real="claude",
         excluded=(
             Exclusion(
-                feature=STRUCTURED, tests=("structured output",), providers=WITHOUT_STRUCTURED_OUTPUT
+                feature=STRUCTURED, tests=("structured output",), is_published=_takes_schemas
             ),
         ),
     ),

@@ -272,6 +272,21 @@ def test_what_cannot_be_honoured_is_named(client: OpenAI, lane: Lane) -> None:
     assert {name.strip() for name in named.split(",")} >= {"temperature", "top_p", "seed", "presence_penalty"}
 
 
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("stop", "text"), [("three", "one two "), (["x", "wo th"], "one t"), (["four"], TEXT)]
+)
+def test_stop(client: OpenAI, lane: Lane, stop: Any, text: str, stream: bool) -> None:
+    answer = ask(client, lane, stop=stop, stream=stream)
+    if stream:
+        chunks = list(answer)
+        assert text_of(chunks) == text
+        assert chunks[-1].choices[0].finish_reason == "stop"
+    else:
+        assert answer.choices[0].message.content == text
+        assert answer.choices[0].finish_reason == "stop"
+
+
 @pytest.mark.parametrize(
     ("more", "param"),
     [
