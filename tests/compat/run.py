@@ -135,14 +135,14 @@ def _run_one(endpoint: InferenceEndpoint, suite: Suite, provider: str) -> Outcom
     report = Report(passed=(), skipped=(), failed=())
     wrong: list[str] = []
     try:
-        with _lease(endpoint, provider) as wide, _lease(endpoint, provider, **NARROW) as narrow:
-            with Tap(_port(wide)) as wide_tap, Tap(_port(narrow)) as narrow_tap:
+        with lease(endpoint, provider) as wide, lease(endpoint, provider, **NARROW) as narrow:
+            with Tap(port_of(wide)) as wide_tap, Tap(port_of(narrow)) as narrow_tap:
                 environ = _environ(suite, (wide, wide_tap), (narrow, narrow_tap))
                 environ["COMPAT_EXCLUDED"] = json.dumps(sorted(excluded))
                 with _supervisor_of_its_own(suite) as more:
                     report = _report(suite, provider, {**environ, **more})
             wrong += missing(report, excluded)
-            wrong += _wire_faults([*wide_tap.recordings, *narrow_tap.recordings])
+            wrong += wire_faults([*wide_tap.recordings, *narrow_tap.recordings])
     except Exception as error:
         wrong.append(f"did not run: {type(error).__name__}: {error}")
     return Outcome(
@@ -160,7 +160,8 @@ NARROW = {"concurrency": 1, "queue_limit": 0}
 
 
 @contextlib.contextmanager
-def _lease(endpoint: InferenceEndpoint, provider: str, **options: Any) -> Iterator[EndpointDescriptor]:
+def lease(endpoint: InferenceEndpoint, provider: str, **options: Any) -> Iterator[EndpointDescriptor]:
+    """A lease of a provider's usual model. Raises RuntimeError when its release leaves something behind."""
     model = "any" if provider == ECHO else CLIS[provider].model
     request = {"model_preference": {"provider": provider, "id": model}}
     descriptor, _ = endpoint.ensure_endpoint(request, lease=options or None)
@@ -184,12 +185,14 @@ def _supervisor_of_its_own(suite: Suite) -> Iterator[dict[str, str]]:
         }
 
 
-def _port(descriptor: EndpointDescriptor) -> int:
+def port_of(descriptor: EndpointDescriptor) -> int:
+    """Where its endpoint listens."""
     return urlsplit(descriptor.base_url).port or 0
 
 
-def _through(descriptor: EndpointDescriptor, tap: Tap) -> str:
-    return descriptor.base_url.replace(f":{_port(descriptor)}/", f":{tap.port}/")
+def through(descriptor: EndpointDescriptor, tap: Tap) -> str:
+    """Its base URL, by way of the tap."""
+    return descriptor.base_url.replace(f":{port_of(descriptor)}/", f":{tap.port}/")
 
 
 def _token(descriptor: EndpointDescriptor) -> str:
@@ -203,7 +206,7 @@ def _environ(
 ) -> dict[str, str]:
     """What the suite's process knows: what a user of the endpoint knows, and how to steer the model."""
     lane = {
-        "narrow_url": _through(*narrow),
+        "narrow_url": through(*narrow),
         "provider": wide[0].provider_identity,
         "model": wide[0].model_identity,
         **SAYS.get(wide[0].provider_identity, SAYS_SCRIPTED),
@@ -213,7 +216,7 @@ def _environ(
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(SUITES_FOLDER),
         "LANG": "C.UTF-8",
-        "OPENAI_BASE_URL": _through(*wide),
+        "OPENAI_BASE_URL": through(*wide),
         "OPENAI_API_KEY": _token(wide[0]),
         "COMPAT_NARROW_KEY": _token(narrow[0]),
         "COMPAT_LANE": json.dumps(lane),
@@ -260,7 +263,7 @@ def _command(suite: Suite, result: Path) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _wire_faults(recordings: Iterable[Recording]) -> list[str]:
+def wire_faults(recordings: Iterable[Recording]) -> list[str]:
     """What was wrong with anything that any client received."""
     found: list[str] = []
     for recording in recordings:

@@ -24,6 +24,7 @@ class Recording:
     received: bytearray = field(default_factory=bytearray)
     client_left: bool = False
     """Before the server ended it."""
+    server_ended: bool = False
 
 
 class Ended(enum.Enum):
@@ -55,7 +56,8 @@ class Tap:
 
     def close(self) -> None:
         """Take no more connections, and wait for the end of those there are: their client and server are gone."""
-        self._listener.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError):  # it is closed already
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         for thread in self._threads:
             thread.join(END_WAIT_S)
@@ -75,6 +77,7 @@ class Tap:
                 server = socket.create_connection(self._upstream)
             except OSError:
                 _reset(client)
+                client.close()
                 continue
             for each in (client, server):
                 each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -87,7 +90,7 @@ class Tap:
             answers = threading.Thread(target=self._answers, args=(client, server, recording), daemon=True)
             answers.start()
             ended = _pump(client, server, recording.sent)
-            recording.client_left |= ended is not Ended.SINK_CUT and answers.is_alive()
+            recording.client_left |= ended is not Ended.SINK_CUT and not recording.server_ended
             if ended is Ended.IN_ORDER:
                 with contextlib.suppress(OSError):
                     server.shutdown(socket.SHUT_WR)
@@ -98,6 +101,7 @@ class Tap:
     def _answers(self, client: socket.socket, server: socket.socket, recording: Recording) -> None:
         ended = _pump(server, client, recording.received)
         recording.client_left |= ended is Ended.SINK_CUT
+        recording.server_ended |= ended is not Ended.SINK_CUT
         if ended is Ended.IN_ORDER:
             with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_WR)
@@ -122,7 +126,7 @@ def _pump(source: socket.socket, sink: socket.socket, kept: bytearray) -> Ended:
 
 
 def _reset(end: socket.socket) -> None:
-    """Close as abruptly as the other side did, also for a thread that reads from it."""
+    """Have it closed as abruptly as the other side was, and wake the thread that reads from it."""
     with contextlib.suppress(OSError):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-        end.shutdown(socket.SHUT_RDWR)
+        end.shutdown(socket.SHUT_RD)
