@@ -9,7 +9,8 @@ this project. One word is one delta; usage is word counts. Markers in the user's
     N short deltas, written as fast as the pipe takes them (at most 100 000)
 
 As a turn's settings, it takes the most words of its answer (``max_tokens`` is then its stop reason), and a JSON schema:
-the answer is the user's text when that is a JSON object, else one made for the schema, with that text as its strings.
+the answer is the user's text when that is a JSON object, else one made for the schema, with that text as its strings;
+where the schema names no properties, the words in single quotes in that text are their names.
 
 Only with ``--misbehave`` (the supervisor's variable ASM_ENDPOINT_ECHO_MISBEHAVE=1; for tests of the supervisor):
 
@@ -58,6 +59,7 @@ ATTEMPTS = {
 }
 MAX_BURST = 100_000
 MAX_DEPTH = 8
+QUOTED = re.compile(r"'(\w+)'")
 TEXT_BLOCK = ({"type": "text", "text": ""}, "text_delta", "text")
 SCHEMA_BLOCK = (
     {"type": "tool_use", "id": "toolu_0", "name": "StructuredOutput"},
@@ -144,7 +146,7 @@ def instance(schema: Any, text: str, root: Any, depth: int = 0) -> Any:
     kind = schema.get("type", "object")
     kind = kind[0] if isinstance(kind, list) else kind
     if kind == "object":
-        properties = schema.get("properties", {})
+        properties = schema.get("properties") or {key: {"type": "string"} for key in QUOTED.findall(text)}
         return {name: instance(each, text, root, depth + 1) for name, each in properties.items()}
     if kind == "array":
         return [instance(schema.get("items", {}), text, root, depth + 1)] * schema.get("minItems", 1)

@@ -231,7 +231,7 @@ def test_an_answer_is_any_json_object(lease: EndpointDescriptor, server: ModelSe
 
 @pytest.mark.parametrize(
     "prompt",
-    ["no JSON at all", '[[tool:StructuredOutput]] [[tool-input:{"name": 5}]]'],
+    ["[[text:no JSON at all]]", '[[tool:StructuredOutput]] [[tool-input:{"name": 5}]]'],
     ids=["words", "other"],
 )
 @pytest.mark.parametrize("cli", ["claude"], indirect=True)

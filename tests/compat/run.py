@@ -47,14 +47,17 @@ STATUS_HOLD_S = 60.0
 SAYS = {
     ECHO: {
         "says": "{}",
+        "says_json": "{}",
         "endless": "[[pause:120]] never",
         "long": "[[pause:0.05]] " + "word " * 200,
         "fails": "[[error:429]] x",
         "breaks": "[[error:500]] [[pause:0.1]] one two three",
-    }
+    },
+    "claude": {"says_json": "[[tool:StructuredOutput]] [[tool-input:{}]]"},
 }
 SAYS_SCRIPTED = {
     "says": "[[text:{}]]",
+    "says_json": "[[text:{}]]",
     "endless": "[[hang]] x",
     "long": "[[deltas:200]] [[delay:0.05]] x",
     "fails": "[[status:429]] x",
@@ -205,11 +208,15 @@ def _environ(
     narrow: tuple[EndpointDescriptor, Tap],
 ) -> dict[str, str]:
     """What the suite's process knows: what a user of the endpoint knows, and how to steer the model."""
+    options = wide[0].metadata["publication"]["turn_options"]
     lane = {
         "narrow_url": through(*narrow),
         "provider": wide[0].provider_identity,
         "model": wide[0].model_identity,
-        **SAYS.get(wide[0].provider_identity, SAYS_SCRIPTED),
+        "response_formats": options["response_formats"],
+        "image_types": options["image_types"],
+        **SAYS_SCRIPTED,
+        **SAYS.get(wide[0].provider_identity, {}),
     }
     return {
         **QUIET,

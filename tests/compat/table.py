@@ -23,12 +23,14 @@ SUITES_FOLDER = Path(__file__).parent / "suites"
 TOOLS = "tools"
 STRUCTURED = "structured output"
 MODEL_OVERRIDE = "another model"
-OTHER_PARTS = "images, audio, documents"
+IMAGES = "images"
+OTHER_PARTS = "audio and documents"
 REASONS = {
     TOOLS: "a lease completes and does nothing else: tools are refused, and off in the command line itself",
     STRUCTURED: "`response_format` is refused where the command line has no structured output of its own",
     MODEL_OVERRIDE: "a lease is pinned to one model",
-    OTHER_PARTS: "only text parts are taken",
+    IMAGES: "refused where the command line takes none",
+    OTHER_PARTS: "text and images are all that a message may hold",
 }
 """Feature to the reason for which the product refuses it."""
 
@@ -100,10 +102,11 @@ def _takes_json(options: TurnOptions) -> bool:
     return "json_object" in options.response_formats
 
 
+def _takes_pictures(options: TurnOptions) -> bool:
+    return "image/png" in options.image_types
+
+
 def _openai(major: int, real: str) -> Suite:
-    structured = Exclusion(
-        feature=STRUCTURED, tests=("test_structured_output_is_parsed",), is_published=_takes_schemas
-    )
     return Suite(
         name=f"openai-{major}",
         title=f"OpenAI's Python client {major}.x",
@@ -111,7 +114,19 @@ def _openai(major: int, real: str) -> Suite:
         file="openai_client.py",
         packages=("openai",),
         real=real,
-        excluded=(structured,),
+        excluded=(
+            Exclusion(
+                feature=STRUCTURED,
+                tests=(
+                    "test_structured_output_is_made",
+                    "test_structured_output_is_parsed",
+                    "test_structured_output_is_streamed",
+                ),
+                is_published=_takes_schemas,
+            ),
+            Exclusion(feature=STRUCTURED, tests=("test_json_mode",), is_published=_takes_json),
+            Exclusion(feature=IMAGES, tests=("test_an_image",), is_published=_takes_pictures),
+        ),
     )
 
 
@@ -132,10 +147,11 @@ SUITES: tuple[Suite, ...] = (
                 feature=TOOLS,
                 tests=(
                     "test_agent_loop", "test_bind_runnables_as_tools", "test_structured_few_shot_examples",
+                    "test_structured_output_pydantic_2_v1",  # of such classes it makes tools
                     "test_tool_calling", "test_tool_calling_async", "test_tool_calling_with_no_arguments",
                     "test_tool_choice", "test_tool_message_error_status",
                     "test_tool_message_histories_list_content", "test_tool_message_histories_string_content",
-                    "test_unicode_tool_call_integration",
+                    "test_unicode_tool_call_integration", "test_image_tool_message",
                 ),
             ),
             Exclusion(
@@ -148,17 +164,19 @@ SUITES: tuple[Suite, ...] = (
             Exclusion(
                 feature=OTHER_PARTS,
                 tests=(
-                    "test_anthropic_inputs", "test_audio_inputs", "test_image_inputs", "test_image_tool_message",
-                    "test_pdf_inputs", "test_pdf_tool_message",
+                    "test_anthropic_inputs", "test_audio_inputs", "test_pdf_inputs", "test_pdf_tool_message",
                 ),
             ),
+            Exclusion(feature=IMAGES, tests=("test_image_inputs",), is_published=_takes_pictures),
             Exclusion(
                 feature=STRUCTURED,
                 tests=(
-                    "test_json_mode", "test_structured_output", "test_structured_output_async",
-                    "test_structured_output_optional_param", "test_structured_output_pydantic_2_v1",
+                    "test_structured_output", "test_structured_output_async",
+                    "test_structured_output_optional_param",
                 ),
+                is_published=_takes_schemas,
             ),
+            Exclusion(feature=STRUCTURED, tests=("test_json_mode",), is_published=_takes_json),
         ),
     ),
     Suite(
@@ -168,6 +186,9 @@ SUITES: tuple[Suite, ...] = (
         file="litellm_client.py",
         packages=("litellm",),
         real="codex",
+        excluded=(
+            Exclusion(feature=STRUCTURED, tests=("test_structured_output",), is_published=_takes_schemas),
+        ),
     ),
     Suite(
         name="instructor",
@@ -194,6 +215,10 @@ SUITES: tuple[Suite, ...] = (
         file="llamaindex_llm.py",
         packages=("llama-index-llms-openai-like",),
         real="gemini",
+        excluded=(
+            Exclusion(feature=STRUCTURED, tests=("test_structured_output",), is_published=_takes_schemas),
+            Exclusion(feature=IMAGES, tests=("test_an_image",), is_published=_takes_pictures),
+        ),
     ),
     Suite(
         name="pydantic-ai",
@@ -206,6 +231,7 @@ SUITES: tuple[Suite, ...] = (
             Exclusion(
                 feature=STRUCTURED, tests=("test_native_output",), is_published=_takes_schemas
             ),
+            Exclusion(feature=IMAGES, tests=("test_an_image",), is_published=_takes_pictures),
         ),
     ),
     Suite(
@@ -219,6 +245,7 @@ SUITES: tuple[Suite, ...] = (
             Exclusion(
                 feature=STRUCTURED, tests=("structured output",), is_published=_takes_schemas
             ),
+            Exclusion(feature=IMAGES, tests=("an image",), is_published=_takes_pictures),
         ),
     ),
     Suite(

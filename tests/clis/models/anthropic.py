@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import time
@@ -9,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.clis.models.markers import Refusal, Script, ToolCall, read_script
+from tests.clis.models.markers import Refusal, Script, ToolCall, read_script, with_schema
 from tests.clis.models.steps import (
     BEFORE_RESET_S,
     HANG_LIMIT_S,
@@ -24,6 +25,7 @@ from tests.clis.models.steps import (
 
 REMINDERS = re.compile(r"\A(?:\s*<system-reminder>.*?</system-reminder>\s*)+", re.DOTALL)
 
+SCHEMA_TOOL = "StructuredOutput"
 ANTHROPIC_ERROR_TYPES: Mapping[int, str] = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -61,6 +63,7 @@ def anthropic_messages(body: Any, serial: int) -> Iterator[Step]:
         yield anthropic_error(400, serial, message="messages: Field required")
         return
     script = read_script(last_user_text(messages), tool_answered=_holds_tool_result(messages))
+    script = _following_schema(script, body.get("tools") or [])
     if script.refusal is not None:
         yield _anthropic_refusal(script.refusal, serial, script.retry_after_s)
     elif script.status is not None:
@@ -69,6 +72,14 @@ def anthropic_messages(body: Any, serial: int) -> Iterator[Step]:
         yield from _anthropic_stream(script, body, serial)
     else:
         yield from _anthropic_whole(script, body, serial)
+
+
+def _following_schema(script: Script, tools: list[Json]) -> Script:
+    """Instead of an echo a call of the one tool by which claude has an answer take a schema, when it is offered."""
+    if not script.is_echo or [tool.get("name") for tool in tools] != [SCHEMA_TOOL]:
+        return script
+    call = ToolCall(name=SCHEMA_TOOL, arguments=with_schema(script, tools[0]["input_schema"]))
+    return dataclasses.replace(script, words=None, tool=call)
 
 
 def anthropic_error(

@@ -5,7 +5,7 @@ Markers stand in the text of the last user message that has any; system prompts,
 counts, because a conversation rendered into one user text still holds those of earlier turns; an earlier marker of
 another name stays in force. A value ends at the first ``]]`` (that of ``tool-input`` at the first ``}]]``). An
 unknown name, or a value of the wrong shape, is plain text. Without a marker the reply is ``echo: `` and the user's
-text, one word per delta; markers are not echoed.
+text, one word per delta; markers are not echoed. Where a request demands a JSON schema, it is something with it.
 
 The reply:
 
@@ -35,6 +35,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from shared.echo_cli import instance
 from tests.clis.models.steps import Json
 
 Refusal: TypeAlias = Literal["context", "filter", "key", "quota", "limit", "plan"]
@@ -91,6 +92,8 @@ class Script:
     """How to answer one request, in no API's terms. ``words`` None means no text at all, () an empty text."""
 
     words: tuple[str, ...] | None
+    is_echo: bool = False
+    """Whether the words are only the user's, because no others were asked for."""
     thoughts: tuple[str, ...] = ()
     tool: ToolCall | None = None
     stop: str | None = None
@@ -109,11 +112,13 @@ def read_script(text: str, *, tool_answered: bool = False) -> Script:
     fault = next((name for name in FAULTS if name in asked), None)
     tool = None if tool_answered else _tool(asked)
     words = _words(asked)
-    if words is None and tool is None and fault != "hang":
+    is_echo = words is None and tool is None and fault != "hang"
+    if is_echo:
         words = _split(f"echo: {plain}")
     thoughts = tuple(f"thought{number} " for number in range(_count(asked, "thinking")))
     return Script(
         words=words,
+        is_echo=is_echo,
         thoughts=thoughts,
         tool=tool,
         stop=asked.get("stop"),
@@ -125,6 +130,12 @@ def read_script(text: str, *, tool_answered: bool = False) -> Script:
         retry_after_s=int(asked["retry-after"]) if "retry-after" in asked else None,
         fault=fault,
     )
+
+
+def with_schema(script: Script, schema: Json) -> Json:
+    """What a model that follows this JSON schema says instead of an echo."""
+    answer: Json = instance(schema, "".join(script.words or ()), schema)
+    return answer
 
 
 def _scan(text: str) -> tuple[dict[str, str], str]:

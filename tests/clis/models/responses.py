@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tests.clis.models.markers import Refusal, Script, ToolCall, read_script
+from tests.clis.models.markers import Refusal, Script, ToolCall, read_script, with_schema
 from tests.clis.models.steps import (
     BEFORE_RESET_S,
     HANG_LIMIT_S,
@@ -56,13 +57,21 @@ def responses(body: Any, serial: int) -> Iterator[Step]:
         yield responses_error(400, serial, message="Missing required parameter: 'input'.")
         return
     answered = any(str(item.get("type", "")).endswith("call_output") for item in items)
-    script = read_script(last_user_text(items), tool_answered=answered)
+    script = _following_schema(read_script(last_user_text(items), tool_answered=answered), body)
     if script.refusal is not None:
         yield from _refuse(script.refusal, serial, script.retry_after_s or DEFAULT_RETRY_AFTER_S)
     elif script.status is not None:
         yield responses_error(script.status, serial, retry_after_s=script.retry_after_s)
     else:
         yield from _stream(script, body, serial)
+
+
+def _following_schema(script: Script, body: Json) -> Script:
+    """Instead of an echo an answer with the schema that the request demands, if it does."""
+    wanted = (body.get("text") or {}).get("format") or {}
+    if not script.is_echo or wanted.get("type") != "json_schema":
+        return script
+    return dataclasses.replace(script, words=(json.dumps(with_schema(script, wanted["schema"])),))
 
 
 def responses_error(

@@ -24,6 +24,7 @@ const model = (more = {}) =>
     ...more,
   }).chatModel(lane.model);
 const saying = text => lane.says.replace('{}', text);
+const sayingJson = text => lane.says_json.replace('{}', text);
 const check = (name, action) => test(name, { skip: excluded.has(name) }, action);
 
 check('generate', async () => {
@@ -122,7 +123,16 @@ check('structured output', async () => {
     additionalProperties: false,
   });
   const { object } = await generateObject({
-    model: model({ supportsStructuredOutputs: true }), schema, prompt: saying('{"name": "Ada", "age": 36}'),
+    model: model({ supportsStructuredOutputs: true }), schema, prompt: sayingJson('{"name": "Ada", "age": 36}'),
   });
   assert.deepEqual(object, { name: 'Ada', age: 36 });
+});
+
+check('an image', async () => {
+  const image = Buffer.from(
+    'iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC', 'base64',
+  );
+  const content = [{ type: 'text', text: saying('I see') }, { type: 'image', image, mediaType: 'image/png' }];
+  const { text } = await generateText({ model: model(), messages: [{ role: 'user', content }] });
+  assert.equal(text, 'I see');
 });

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import instructor
 import pytest
@@ -22,28 +21,27 @@ class Person(BaseModel):
     age: int
 
 
-def ask(lane: Lane, mode: instructor.Mode, text: str = ADA, **more: Any) -> Person:
-    """A person from an answer of that text."""
+def ask(lane: Lane, mode: instructor.Mode, prompt: str) -> Person:
+    """A person, made from the answer."""
     client = instructor.from_openai(OpenAI(), mode=mode)
     return client.chat.completions.create(
         model=lane.model,
-        messages=[{"role": "user", "content": lane.saying(text)}],
+        messages=[{"role": "user", "content": prompt}],
         response_model=Person,
         max_retries=0,
-        **more,
     )
 
 
 def test_markdown_json(lane: Lane) -> None:
-    assert ask(lane, instructor.Mode.MD_JSON, f"```json\n{ADA}\n```").model_dump() == PARSED
+    assert ask(lane, instructor.Mode.MD_JSON, lane.saying(f"```json\n{ADA}\n```")).model_dump() == PARSED
 
 
 def test_json_mode(lane: Lane) -> None:
-    assert ask(lane, instructor.Mode.JSON).model_dump() == PARSED
+    assert ask(lane, instructor.Mode.JSON, lane.saying_json(ADA)).model_dump() == PARSED
 
 
 def test_json_schema_mode(lane: Lane) -> None:
-    assert ask(lane, instructor.Mode.JSON_SCHEMA).model_dump() == PARSED
+    assert ask(lane, instructor.Mode.JSON_SCHEMA, lane.saying_json(ADA)).model_dump() == PARSED
 
 
 def test_async_json_mode(lane: Lane) -> None:
@@ -51,7 +49,7 @@ def test_async_json_mode(lane: Lane) -> None:
         client = instructor.from_openai(AsyncOpenAI(), mode=instructor.Mode.JSON)
         return await client.chat.completions.create(
             model=lane.model,
-            messages=[{"role": "user", "content": lane.saying(ADA)}],
+            messages=[{"role": "user", "content": lane.saying_json(ADA)}],
             response_model=Person,
             max_retries=0,
         )
@@ -63,7 +61,7 @@ def test_a_partial_answer_grows(lane: Lane) -> None:
     client = instructor.from_openai(OpenAI(), mode=instructor.Mode.JSON)
     *_, last = client.chat.completions.create_partial(
         model=lane.model,
-        messages=[{"role": "user", "content": lane.saying(ADA)}],
+        messages=[{"role": "user", "content": lane.saying_json(ADA)}],
         response_model=Person,
         max_retries=0,
     )
@@ -72,9 +70,9 @@ def test_a_partial_answer_grows(lane: Lane) -> None:
 
 def test_an_answer_that_does_not_fit_is_an_error(lane: Lane) -> None:
     with pytest.raises(Exception, match="age"):
-        ask(lane, instructor.Mode.MD_JSON, '```json\n{"name": "Ada"}\n```')
+        ask(lane, instructor.Mode.MD_JSON, lane.saying('```json\n{"name": "Ada"}\n```'))
 
 
 def test_tools_are_refused(lane: Lane) -> None:
     with pytest.raises(Exception, match="tool"):
-        ask(lane, instructor.Mode.TOOLS)
+        ask(lane, instructor.Mode.TOOLS, "x")

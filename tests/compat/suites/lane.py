@@ -23,8 +23,13 @@ class Lane:
     narrow_key: str
     provider: str
     model: str
+    response_formats: list[str]
+    image_types: list[str]
+    """As the endpoint's descriptor publishes them."""
     says: str
     """A prompt whose answer is the text in the place of ``{}``."""
+    says_json: str
+    """The same for a JSON object, in an answer that has to have a schema."""
     endless: str
     """A prompt that is not answered."""
     long: str
@@ -37,6 +42,10 @@ class Lane:
     def saying(self, text: str) -> str:
         """A prompt with this answer."""
         return self.says.replace("{}", text)
+
+    def saying_json(self, text: str) -> str:
+        """A prompt with this JSON object for an answer."""
+        return self.says_json.replace("{}", text)
 
 
 def read_lane() -> Lane:

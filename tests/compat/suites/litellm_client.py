@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import litellm
@@ -10,6 +11,7 @@ import pytest
 from lane import Lane
 
 TEXT = "one two three"
+ADA = '{"name": "Ada", "age": 36}'
 SHORT_S = 0.5
 
 
@@ -86,6 +88,19 @@ def test_sampling_parameters_do_no_harm(lane: Lane) -> None:
         **arguments(lane), **sampling, drop_params=True
     )  # it knows some models' names
     assert answer.choices[0].message.content == TEXT
+
+
+def test_structured_output(lane: Lane) -> None:
+    messages = [{"role": "user", "content": lane.saying_json(ADA)}]
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string"}, "age": {"type": "integer"}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    person = {"type": "json_schema", "json_schema": {"name": "person", "schema": schema, "strict": True}}
+    answer: Any = litellm.completion(**arguments(lane, messages=messages), response_format=person)
+    assert json.loads(answer.choices[0].message.content) == json.loads(ADA)
 
 
 def test_batch(lane: Lane) -> None:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import openai
 import pytest
 from lane import Lane
-from llama_index.core.llms import ChatMessage, MessageRole, TextBlock
+from llama_index.core.llms import ChatMessage, ImageBlock, MessageRole, TextBlock
 from llama_index.llms.openai_like import OpenAILike
+from pydantic import BaseModel
 
 TEXT = "one two three"
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC"
+)
+
+
+class Person(BaseModel):
+    """What structured output is parsed into."""
+
+    name: str
+    age: int
 
 
 @pytest.fixture
@@ -90,6 +102,17 @@ def test_a_conversation(llm: OpenAILike, lane: Lane) -> None:
 def test_text_blocks(llm: OpenAILike, lane: Lane) -> None:
     blocks: Any = [TextBlock(text=text) for text in lane.saying("one two").partition(" ") if text]
     assert llm.chat([ChatMessage(role=MessageRole.USER, blocks=blocks)]).message.content == "one two"
+
+
+def test_structured_output(llm: OpenAILike, lane: Lane) -> None:
+    llm.should_use_structured_outputs = True
+    answer = llm.as_structured_llm(Person).complete(lane.saying_json('{"name": "Ada", "age": 36}'))
+    assert answer.raw == Person(name="Ada", age=36)
+
+
+def test_an_image(llm: OpenAILike, lane: Lane) -> None:
+    blocks: Any = [TextBlock(text=lane.saying("I see")), ImageBlock(image=base64.b64decode(PICTURE))]
+    assert llm.chat([ChatMessage(role=MessageRole.USER, blocks=blocks)]).message.content == "I see"
 
 
 def test_metadata(llm: OpenAILike, lane: Lane) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +17,10 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 
 TEXT = "one two three"
+ADA = '{"name": "Ada", "age": 36}'
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC"
+)
 SHORT_S = 0.5
 WAIT_S = 30.0
 POLL_S = 0.02
@@ -332,7 +337,7 @@ def test_what_is_not_there(client: OpenAI, lane: Lane) -> None:
 
 def test_a_request_that_is_too_large(client: OpenAI, lane: Lane) -> None:
     with pytest.raises(openai.APIStatusError) as refused:
-        ask(client, lane, "x" * 2_000_000)
+        ask(client, lane, "x" * 9_000_000)
     assert refused.value.status_code == 413
 
 
@@ -413,9 +418,37 @@ def test_a_stream_that_is_left_frees_the_place(lane: Lane) -> None:
 
 def test_structured_output_is_parsed(client: OpenAI, lane: Lane) -> None:
     answer = client.chat.completions.parse(
-        model=lane.model, messages=user(lane.saying('{"name": "Ada", "age": 36}')), response_format=Person
+        model=lane.model, messages=user(lane.saying_json(ADA)), response_format=Person
     )
     assert answer.choices[0].message.parsed == Person(name="Ada", age=36)
+
+
+def test_structured_output_is_made(client: OpenAI, lane: Lane) -> None:
+    answer = client.chat.completions.parse(
+        model=lane.model, messages=user("Name anybody"), response_format=Person
+    )
+    assert isinstance(answer.choices[0].message.parsed, Person)
+
+
+def test_structured_output_is_streamed(client: OpenAI, lane: Lane) -> None:
+    with client.chat.completions.stream(
+        model=lane.model, messages=user(lane.saying_json(ADA)), response_format=Person
+    ) as stream:
+        assert stream.get_final_completion().choices[0].message.parsed == Person(name="Ada", age=36)
+
+
+def test_json_mode(client: OpenAI, lane: Lane) -> None:
+    answer = client.chat.completions.create(
+        model=lane.model, messages=user(lane.saying_json(ADA)), response_format={"type": "json_object"}
+    )
+    assert json.loads(answer.choices[0].message.content or "") == json.loads(ADA)
+
+
+def test_an_image(client: OpenAI, lane: Lane) -> None:
+    image: Any = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PICTURE}"}}
+    parts: Any = [{"type": "text", "text": lane.saying("I see")}, image]
+    answer = client.chat.completions.create(model=lane.model, messages=[{"role": "user", "content": parts}])
+    assert answer.choices[0].message.content == "I see"
 
 
 def _until_there_is_room(client: OpenAI, lane: Lane) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import pytest
 from lane import Lane
 from pydantic import BaseModel
-from pydantic_ai import Agent, NativeOutput, PromptedOutput
+from pydantic_ai import Agent, BinaryContent, NativeOutput, PromptedOutput
 from pydantic_ai.exceptions import ModelHTTPError
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 TEXT = "one two three"
+ADA = '{"name": "Ada", "age": 36}'
+PICTURE = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAEklEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC"
+)
 
 
 class Person(BaseModel):
@@ -109,10 +114,15 @@ def test_prompted_output(lane: Lane) -> None:
         provider=OpenAIProvider(base_url=lane.base_url, api_key=lane.api_key),
         profile=profile,  # type: ignore[arg-type]
     )
-    result = Agent(model, output_type=output).run_sync(lane.saying('{"name": "Ada", "age": 36}'))
+    result = Agent(model, output_type=output).run_sync(lane.saying(ADA))
     assert result.output == Person(name="Ada", age=36)
 
 
 def test_native_output(lane: Lane) -> None:
-    result = agent(lane, output_type=NativeOutput(Person)).run_sync(lane.saying('{"name": "Ada", "age": 36}'))
+    result = agent(lane, output_type=NativeOutput(Person)).run_sync(lane.saying_json(ADA))
     assert result.output == Person(name="Ada", age=36)
+
+
+def test_an_image(lane: Lane) -> None:
+    image = BinaryContent(base64.b64decode(PICTURE), media_type="image/png")
+    assert agent(lane).run_sync([lane.saying("I see"), image]).output == "I see"
