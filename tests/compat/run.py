@@ -299,7 +299,9 @@ def _stale_rows(outcomes: list[Outcome]) -> list[str]:
 
 def _summary(outcomes: list[Outcome]) -> str:
     shown = {suite.name: suite for suite in SUITES}
-    features = sorted({each.feature for row in outcomes for each in shown[row.suite].excluded})
+    features = sorted(
+        {each.feature for row in outcomes for each in shown[row.suite].excluded_with(row.provider)}
+    )
     reasons = [f"Excluded: {feature}: {REASONS[feature]}." for feature in features]
     failures = [
         f"FAILED {row.suite} / {row.provider}: {failure}" for row in outcomes for failure in row.failed

@@ -62,14 +62,19 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is about a supervisor too, and gets one of its own to do with what it likes."""
     excluded: tuple[Exclusion, ...] = ()
 
+    def excluded_with(self, provider: str) -> tuple[Exclusion, ...]:
+        """What is left out with that provider."""
+        options = load(provider).turn_options
+        return tuple(each for each in self.excluded if not each.is_published(options))
+
     def excluded_tests(self, provider: str) -> frozenset[str]:
-        """The names of what is left out with that provider."""
-        return frozenset(
-            test
-            for exclusion in self.excluded
-            if not exclusion.is_published(load(provider).turn_options)
-            for test in exclusion.tests
-        )
+        """The names of the tests that are left out with that provider."""
+        return frozenset(test for exclusion in self.excluded_with(provider) for test in exclusion.tests)
+
+    def left_out(self) -> tuple[str, ...]:
+        """The features of what is left out in either lane, sorted."""
+        providers = (ECHO, self.real) if self.real else (ECHO,)
+        return tuple(sorted({each.feature for name in providers for each in self.excluded_with(name)}))
 
     def versions(self) -> tuple[str, ...]:
         """``name version`` of each package that is shown, as pinned."""
@@ -79,7 +84,7 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
 def readme_row(suite: Suite, passed: Mapping[str, int]) -> str:
     """What the README says of a suite that passed that many tests with each provider."""
     versions = ", ".join(f"`{name}` {version}" for name, version in map(str.split, suite.versions()))
-    left_out = ", ".join(sorted({exclusion.feature for exclusion in suite.excluded})) or "nothing"
+    left_out = ", ".join(suite.left_out()) or "nothing"
     real = f"{passed.get(suite.real, 0)} ({suite.real})" if suite.real else "-"
     return f"| {suite.title} | {versions or 'of the system'} | {passed.get(ECHO, 0)} | {real} | {left_out} |"
 

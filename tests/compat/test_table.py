@@ -38,6 +38,7 @@ def test_a_suite_is_all_there(suite: Suite):
     """Its file, its pins, a reason for each feature it leaves out, and its row in the README but for the counts."""
     assert (SUITES_FOLDER / suite.file).is_file()
     assert {exclusion.feature for exclusion in suite.excluded} <= set(REASONS)
+    assert "| 0 " not in line_of(suite)
     assert re.sub(r"(\| )[1-9]\d*\b", r"\g<1>0", line_of(suite)) == readme_row(suite, {})
 
 
