@@ -24,8 +24,11 @@ TARGET_CLASS = "cli_endpoint"
 PROTOCOL = "openai_chat_completions"
 MAX_TTL_S = 7 * 86_400.0
 MAX_AMOUNT = 1e9
+MAX_NAME_CHARS = 256
 
 NonEmpty = Annotated[str, Meta(min_length=1)]
+Name = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
+"""A caller's own for something, which goes into the journal, into lists, and into every line of a log about it."""
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(gt=0, le=MAX_AMOUNT)]
 Capability = bool | Literal["unknown"]
@@ -45,7 +48,7 @@ class Contract(msgspec.Struct, frozen=True, kw_only=True):
 class ConsumerManifest(Contract, frozen=True, kw_only=True):
     """What a consumer accepts and what it needs. Constraints: ``startup_kind``, ``target_class``."""
 
-    consumer: str | None = None
+    consumer: Name | None = None
     accepted_runtime_kinds: tuple[str, ...] = (RUNTIME_KIND,)
     accepted_management_modes: tuple[str, ...] = (MANAGEMENT_MODE,)
     accepted_protocols: tuple[str, ...] = (PROTOCOL,)
@@ -141,7 +144,7 @@ class InferenceRequest(Contract, frozen=True, kw_only=True):
     are those of an OpenAI body; they are kept only to notice that a request needs tools.
     """
 
-    request_id: str | None = None
+    request_id: Name | None = None
     operation: str = "generate_text"
     messages: tuple[dict[str, Any], ...] = ()
     prompt: str | None = None
@@ -161,8 +164,8 @@ class InferenceRequest(Contract, frozen=True, kw_only=True):
 class ExecutionContext(Contract, frozen=True, kw_only=True):
     """On whose behalf a request runs: opaque references, never secrets."""
 
-    run_id: str | None = None
-    attempt_id: str | None = None
+    run_id: Name | None = None
+    attempt_id: Name | None = None
     authority_source: str | None = None
     decision_ref: str | None = None
     authority_ref: str | None = None

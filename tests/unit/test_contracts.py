@@ -326,7 +326,7 @@ def test_a_request_cannot_be_absent() -> None:
 WRONG_TYPES: dict[str, dict[str, list[object]]] = {
     "invalid_request": {
         "contract_version": [5, "", []],
-        "request_id": [5, {}],
+        "request_id": [5, {}, "r" * 257],
         "operation": [5, []],
         "messages": [{}, "hi", 5],
         "prompt": [5, []],
@@ -340,7 +340,7 @@ WRONG_TYPES: dict[str, dict[str, list[object]]] = {
     },
     "invalid_consumer_manifest": {
         "contract_version": [5, "", None],
-        "consumer": [5, []],
+        "consumer": [5, [], "c" * 257],
         "accepted_runtime_kinds": ["task", {}, 5, None],
         "accepted_management_modes": ["jido_managed", {}, None],
         "accepted_protocols": ["openai_chat_completions", {}, None],
@@ -351,8 +351,8 @@ WRONG_TYPES: dict[str, dict[str, list[object]]] = {
     },
     "invalid_context": {
         "contract_version": [5, ""],
-        "run_id": [5, {}],
-        "attempt_id": [5, []],
+        "run_id": [5, {}, "r" * 257],
+        "attempt_id": [5, [], "a" * 257],
         "authority_source": [5],
         "decision_ref": [5],
         "authority_ref": [5],
@@ -504,6 +504,14 @@ def test_lease_options_take_their_bounds(options: dict[str, Any]) -> None:
     """The bounds themselves are allowed."""
     read = msgspec.to_builtins(parse_lease_options(options))
     assert {key: read[key] for key in options} == options
+
+
+def test_names_of_the_callers_own_take_their_bound() -> None:
+    """Longer ones would fill the journal and every line of the logs, however few leases their owner may have."""
+    longest = "n" * 256
+    assert parse_request({"request_id": longest}).request_id == longest
+    assert parse_consumer_manifest({"consumer": longest}).consumer == longest
+    assert parse_context({"run_id": longest, "attempt_id": longest}).run_id == longest
 
 
 def test_a_missing_required_field_is_named() -> None:
