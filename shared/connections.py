@@ -24,6 +24,7 @@ from shared.launch import WireLimits
 
 ABSOLUTE = b"http://"
 MAX_CAUSE_CHARS = 200
+RETRY_AFTER_S = 1.0
 UNREADABLE = {
     400: "invalid_request",
     408: "request_timeout",
@@ -198,4 +199,5 @@ def _unreadable(status: int, cause: str) -> EndpointError:
     code = UNREADABLE.get(status, "internal_error")
     if code == "internal_error":
         return typed(code, "cannot answer: an internal error was logged")
-    return typed(code, f"cannot read this request: {cause[:MAX_CAUSE_CHARS]}")
+    retry_after_s = RETRY_AFTER_S if code == "too_many_connections" else None
+    return typed(code, f"cannot read this request: {cause[:MAX_CAUSE_CHARS]}", retry_after_s=retry_after_s)

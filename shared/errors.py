@@ -31,6 +31,7 @@ class Kind(msgspec.Struct, frozen=True):
     type: str
 
 
+UNAUTHORIZED = 401
 _INVALID = "invalid_request_error"
 _SERVER = "server_error"
 
@@ -172,6 +173,8 @@ class EndpointError(Exception):
             headers["retry-after-ms"] = str(round(self.retry_after_s * 1000))
         if self.should_retry is not None:
             headers["x-should-retry"] = "true" if self.should_retry else "false"
+        if self.status == UNAUTHORIZED:
+            headers["www-authenticate"] = "Bearer"
         return headers
 
 

@@ -12,6 +12,7 @@ import math
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import falcon
@@ -19,7 +20,9 @@ import msgspec
 from falcon.asgi import App, Request, Response
 
 from shared import logs
+from shared.cors import Cors
 from shared.errors import EndpointError, RequestError, WorkerError
+from shared.loopback import is_loopback_host
 
 LINGER_S = 2.0
 """How long a refused request's remaining body is read before the answer."""
@@ -38,8 +41,9 @@ def send_json(resp: Response, body: Any, status: str = falcon.HTTP_200) -> None:
 async def read_json(req: Request, max_bytes: int, within_s: float) -> Any:
     """The decoded body.
 
-    Raises RequestError ``request_too_large``, ``request_timeout`` or ``invalid_request``.
+    Raises RequestError ``unsupported_media_type``, ``request_too_large``, ``request_timeout`` or ``invalid_request``.
     """
+    _require_json(req)
     if (req.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
     body = await _read_body(req, max_bytes, within_s)
@@ -49,6 +53,20 @@ async def read_json(req: Request, max_bytes: int, within_s: float) -> Any:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RequestError("invalid_request", f"request body must be valid JSON in UTF-8: {error}") from error
+
+
+def _require_json(req: Request) -> None:
+    """A body that says nothing of itself may be JSON; one that says it is something else is not."""
+    media_type, _, _ = (req.content_type or falcon.MEDIA_JSON).lower().partition(";")
+    encoding = req.get_header("content-encoding") or "identity"
+    if media_type.strip() != falcon.MEDIA_JSON and not media_type.strip().endswith("+json"):
+        raise RequestError(
+            "unsupported_media_type", f"request body must be {falcon.MEDIA_JSON}, not {media_type[:64]}"
+        )
+    if encoding.lower() != "identity":
+        raise RequestError(
+            "unsupported_media_type", f"request body must not be encoded, and is {encoding[:64]}"
+        )
 
 
 async def _read_body(req: Request, max_bytes: int, within_s: float) -> bytearray:
@@ -103,19 +121,55 @@ class RequestLog:
     async def process_response(
         self, req: Request, resp: Response, resource: object, req_succeeded: bool
     ) -> None:
-        """Read what is left of the body; log one line: method, path, status, milliseconds until the response.
+        """Read what is left of the body; say and log how long it took, with method, path and status.
 
         Never a body or header.
         """
         await _discard_rest(req)
         elapsed_ms = (time.monotonic() - req.context.started_at) * 1000
+        resp.set_header("openai-processing-ms", str(round(elapsed_ms)))
         answer = {"method": req.method, "path": req.path, "status": resp.status_code}
         self._logger.info("answered", extra={**answer, "elapsed_ms": round(elapsed_ms, 1)})
 
 
-def new_app(logger: logging.Logger, *middleware: object) -> FalconApp:
-    """An application with the request log, this middleware, and every failure as the error envelope."""
-    app = App(middleware=[RequestLog(logger), *middleware])  # type: ignore[arg-type]
+class LoopbackOnly:
+    """Falcon middleware: a foreign Host header means that a web page has rebound its own name to 127.0.0.1."""
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        """Raises RequestError ``misdirected_host``."""
+        if not is_loopback_host(req.get_header("host")):
+            raise RequestError(
+                "misdirected_host", "cannot serve this Host: only loopback names are served here"
+            )
+
+
+class HeadAsGet:
+    """Falcon middleware: whatever can be got, its head can be asked for."""
+
+    async def process_request(self, req: Request, resp: Response) -> None:
+        """Be routed as GET."""
+        req.context.is_head = req.method == "HEAD"
+        if req.context.is_head:
+            req.method = "GET"
+
+    async def process_response(
+        self, req: Request, resp: Response, resource: object, req_succeeded: bool
+    ) -> None:
+        """Be answered as HEAD: Falcon then leaves the body out, and says how long it would be."""
+        if req.context.is_head:
+            req.method = "HEAD"
+        allowed = resp.get_header("allow")
+        if allowed and "GET" in allowed.split(", "):
+            resp.set_header("allow", f"{allowed}, HEAD")
+
+
+def new_app(logger: logging.Logger, *middleware: object, origins: Callable[[], tuple[str, ...]]) -> FalconApp:
+    """An application with the request log, this middleware, and every failure as the error envelope.
+
+    ``origins`` gives those of web pages that may use it.
+    """
+    ours = (RequestLog(logger), HeadAsGet(), LoopbackOnly(), Cors(origins))
+    app = App(middleware=[*ours, *middleware])  # type: ignore[arg-type]
     _install_error_handlers(app, logger)
     return app
 

@@ -117,6 +117,8 @@ class LaunchSpec(msgspec.Struct, frozen=True, kw_only=True):
     lease_limits: LeaseLimits = LeaseLimits()
     """Those that hold for each command line by itself are set in it; the supervisor watches all."""
     wire: WireLimits = WireLimits()
+    cors_origins: tuple[str, ...] = ()
+    """Of web pages that may use the lease."""
     hardening: Hardening = Hardening()
     log: LogSettings = LogSettings()
     request_id: str | None = None

@@ -16,7 +16,7 @@ ANYWHERE = (
     "too_many_connections", "uri_too_long",
 )  # fmt: skip
 """The codes that any request may be answered with."""
-WITH_A_BODY = ("request_too_large",)
+WITH_A_BODY = ("request_too_large", "unsupported_media_type")
 
 
 class ErrorDetail(msgspec.Struct, kw_only=True):

@@ -18,7 +18,6 @@ from shared import http, tokens
 from shared.contracts import parse_consumer_manifest, parse_context, parse_lease_options, parse_request
 from shared.errors import RequestError
 from shared.health import Status
-from shared.loopback import is_loopback_host
 from shared.reading import parse
 from supervisor import metrics, openapi
 from supervisor.caller import Caller, unauthorized
@@ -33,17 +32,13 @@ _log = logging.getLogger("asm_endpoint.api")
 
 
 class Authentication:
-    """Falcon middleware: loopback Host, and who asks, as ``req.context.caller``."""
+    """Falcon middleware: who asks, as ``req.context.caller``."""
 
     def __init__(self, identities: Identities) -> None:
         self._identities = identities
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Say who asks. Raises RequestError ``misdirected_host`` or ``unauthorized``."""
-        if not is_loopback_host(req.get_header("host")):
-            raise RequestError(
-                "misdirected_host", "cannot serve this Host: only loopback names are served here"
-            )
+        """Say who asks. Raises RequestError ``unauthorized``."""
         caller = self._identities.caller(tokens.bearer_token(req.get_header("authorization")))
         if caller is None and req.path not in OPEN_PATHS:
             raise unauthorized()
@@ -270,9 +265,11 @@ def _idempotency_key(req: Request) -> str | None:
     return key
 
 
-def create_app(service: Service, identities: Identities, *further: object) -> http.FalconApp:
-    """The application, with further Falcon middleware."""
-    app = http.new_app(_log, Authentication(identities), *further)
+def create_app(
+    service: Service, identities: Identities, *further: object, origins: tuple[str, ...] = ()
+) -> http.FalconApp:
+    """The application, with further Falcon middleware, for web pages of these origins too."""
+    app = http.new_app(_log, Authentication(identities), *further, origins=lambda: origins)
     app.add_route("/healthz", Healthz(service))
     app.add_route("/metrics", Metrics(service))
     app.add_route("/openapi.json", OpenApi())

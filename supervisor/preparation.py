@@ -119,6 +119,7 @@ def launch_spec(
         namespaces=settings.namespaces,
         lease_limits=options.limits or LeaseLimits(),
         wire=settings.wire,
+        cors_origins=settings.cors_origins,
         hardening=settings.hardening,
         log=msgspec.structs.replace(settings.log, max_bytes=settings.lease_log_bytes),
         request_id=logs.bound("request_id"),

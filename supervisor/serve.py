@@ -121,7 +121,8 @@ class SupervisorServer(BaseApplication):  # type: ignore[misc]
         )
         service = Service(self._settings, command_lines, identities, Journal(database))
         lifespan = Lifespan(service, self._folder, self._address, self._until_stdin_closes)
-        return create_app(service, identities, Counted(service.metrics), lifespan)
+        further = Counted(service.metrics), lifespan
+        return create_app(service, identities, *further, origins=self._settings.cors_origins)
 
 
 def _post_fork(arbiter: Any, worker: Any) -> None:

@@ -34,6 +34,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     limits: TurnLimits = TurnLimits()
     wire: WireLimits = WireLimits()
     """Of the supervisor and of every lease."""
+    cors_origins: tuple[str, ...] = ()
+    """Of web pages that may use the supervisor and every lease."""
     max_leases: int = 256
     max_starts: int = 64
     """Leases that may be starting at once; more are refused for a moment."""

@@ -18,7 +18,9 @@ LEASE_PREFIX = "/leases/{lease_ref}"
 
 def build_app(lease: ServedLease, lifecycle: Lifecycle | None = None) -> http.FalconApp:
     """The application of a lease that may be filled in later; no ``lifecycle`` where no process is behind it."""
-    app = http.new_app(_log, Admission(lease), *([lifecycle] if lifecycle else []))
+    app = http.new_app(
+        _log, Admission(lease), *([lifecycle] if lifecycle else []), origins=lambda: lease.spec.cors_origins
+    )
     models = Models(lease)
     app.add_route(f"{LEASE_PREFIX}/health", Health(lease))
     app.add_route(f"{LEASE_PREFIX}/openapi.json", OpenApi())

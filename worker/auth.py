@@ -1,7 +1,7 @@
-"""Who may speak to a worker: loopback Hosts only, and holders of the lease's token, until it is revoked.
+"""Who may speak to a worker: holders of the lease's token, until it is revoked.
 
-A foreign Host header means a web page has rebound its own name to 127.0.0.1. An unknown lease and a wrong token get
-the same answer, so neither can be probed for. After :meth:`Gate.close` every token is wrong.
+An unknown lease and a wrong token get the same answer, so neither can be probed for. After :meth:`Gate.close` every
+token is wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from falcon.asgi import Request, Response
 
 from shared import tokens
 from shared.errors import RequestError
-from shared.loopback import is_loopback_host
 
 
 class Gate:
@@ -47,10 +46,6 @@ class Admission:
         self._lease = lease
 
     async def process_request(self, req: Request, resp: Response) -> None:
-        """Raises RequestError ``misdirected_host`` or ``unauthorized``."""
-        if not is_loopback_host(req.get_header("host")):
-            raise RequestError(
-                "misdirected_host", "cannot serve this Host: only loopback names are served here"
-            )
+        """Raises RequestError ``unauthorized``."""
         if not self._lease.gate.admits(req.path, req.get_header("authorization")):
             raise RequestError("unauthorized", "unauthorized")

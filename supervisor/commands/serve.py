@@ -40,6 +40,14 @@ def add_parsers(parsers: Parsers) -> None:
         help="publish this management mode, first one first (repeatable; default: jido_managed)",
     )
     parser.add_argument(
+        "--cors-origin",
+        action="append",
+        default=[],
+        dest="cors_origins",
+        metavar="URL",
+        help="let web pages of this origin use supervisor and leases, with a token (repeatable; default: none)",
+    )
+    parser.add_argument(
         "--harden",
         action="append",
         default=[],
@@ -91,9 +99,10 @@ def add_parsers(parsers: Parsers) -> None:
 def serve(options: argparse.Namespace) -> int:
     """Serve.
 
-    Raises RequestError (not loopback, no such setting or lock) or WorkerError ``already_running``,
+    Raises RequestError (not loopback, no such setting, lock or origin) or WorkerError ``already_running``,
     ``hardening_unavailable``.
     """
+    from shared.cors import read_origin
     from supervisor.hardening import read_hardening
     from supervisor.publication import DEFAULT_MANAGEMENT_MODES
     from supervisor.serve import bind
@@ -113,6 +122,7 @@ def serve(options: argparse.Namespace) -> int:
         namespaces=not options.no_namespaces,
         management_modes=modes,
         hardening=read_hardening(options.locks),
+        cors_origins=tuple(read_origin(text) for text in options.cors_origins),
         log=log,
     )
     if options.until_stdin_closes:

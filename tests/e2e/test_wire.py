@@ -12,9 +12,8 @@ import psutil
 import pytest
 
 from supervisor import SupervisorClient
-from supervisor.statefolder import StateFolder
-from tests.e2e.wire import Target, is_closed, lease_target, read_answer, supervisor_target
-from tests.process.serving import ECHO, serving, until
+from tests.e2e.wire import Target, both_servers, is_closed, read_answer
+from tests.process.serving import until
 
 pytestmark = pytest.mark.process
 CONNECTIONS = 12
@@ -35,12 +34,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Supervis
     """A supervisor with short deadlines and few connections, and one lease on it."""
     home = tmp_path_factory.mktemp("wire")
     arguments = [part for setting in SETTINGS for part in ("--set", setting)]
-    with serving(home, *arguments) as server, server.client() as client:
-        endpoint, _ = client.ensure_endpoint(
-            {**ECHO, "stream?": True}, lease={"standby": 0, "concurrency": CONNECTIONS}
-        )
-        servers = supervisor_target(client.url, StateFolder(home).read_token()), lease_target(endpoint)
-        yield client, {server.name: server for server in servers}
+    with both_servers(home, *arguments, standby=0, concurrency=CONNECTIONS) as both:
+        yield both
 
 
 @pytest.fixture(params=SERVERS)

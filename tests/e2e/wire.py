@@ -6,12 +6,15 @@ import contextlib
 import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 
-from supervisor import EndpointDescriptor
+from supervisor import EndpointDescriptor, SupervisorClient
+from supervisor.statefolder import StateFolder
+from tests.process.serving import ECHO, serving
 
 WAIT_S = 20.0
 
@@ -37,12 +40,12 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         first = (f"{method} {path} HTTP/1.1", f"host: 127.0.0.1:{self.port}", authorization)
         return "\r\n".join([*first, *lines, "", ""]).encode()
 
-    def ask(self, *pieces: bytes) -> Answer:
-        """Send it all on a connection of its own; the first answer."""
+    def ask(self, *pieces: bytes, has_body: bool = True) -> Answer:
+        """Send it all on a connection of its own; the first answer, which after a HEAD has no body."""
         with self.connection() as made:
             for piece in pieces:
                 made.sendall(piece)
-            return read_answer(made)
+            return read_answer(made, has_body=has_body)
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +80,18 @@ def lease_target(endpoint: EndpointDescriptor) -> Target:
     return Target(name="lease", port=url.port, token=token, get=f"{url.path}/models", post=post)
 
 
-def read_answer(made: socket.socket, before: bytes = b"") -> Answer:
+@contextlib.contextmanager
+def both_servers(
+    home: Path, *arguments: str, **lease: Any
+) -> Iterator[tuple[SupervisorClient, dict[str, Target]]]:
+    """A supervisor that was started with these arguments, and one echo lease on it, each by its name."""
+    with serving(home, *arguments) as server, server.client() as client:
+        endpoint, _ = client.ensure_endpoint({**ECHO, "stream?": True}, lease=lease)
+        found = supervisor_target(client.url, StateFolder(home).read_token()), lease_target(endpoint)
+        yield client, {each.name: each for each in found}
+
+
+def read_answer(made: socket.socket, before: bytes = b"", *, has_body: bool = True) -> Answer:
     """The next answer, by its content-length. ``before`` is what of it was read already."""
     received = before
     while b"\r\n\r\n" not in received:
@@ -85,7 +99,7 @@ def read_answer(made: socket.socket, before: bytes = b"") -> Answer:
     head, _, received = received.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    length = int(headers.get("content-length", 0))
+    length = int(headers.get("content-length", 0)) if has_body else 0
     while len(received) < length:
         received += _some(made, received)
     return Answer(
