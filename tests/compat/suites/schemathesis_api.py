@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 import schemathesis
+from lane import read_lane
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -52,6 +53,10 @@ def document(url: str, token: str) -> Any:
     return answer.json()
 
 
+LANE = read_lane()
+LEASE_URL = LANE.base_url.removesuffix("/v1")
+SERVER_URL, LEASE_REF = LEASE_URL.rsplit("/leases/", 1)
+
 supervisor = schemathesis.openapi.from_dict(
     document(f"{SUPERVISOR}/openapi.json", ADMIN_TOKEN),
     config=config("adminToken", "apiToken", token=ADMIN_TOKEN),
@@ -61,3 +66,14 @@ supervisor = schemathesis.openapi.from_dict(
 @supervisor.parametrize()
 def test_supervisor(case: schemathesis.Case) -> None:
     case.call_and_validate(base_url=SUPERVISOR, timeout=CASE_TIMEOUT_S, checks=CHECKS)
+
+
+worker = schemathesis.openapi.from_dict(
+    document(f"{LEASE_URL}/openapi.json", LANE.api_key), config=config("leaseToken", token=LANE.api_key)
+)
+
+
+@worker.parametrize()
+def test_worker(case: schemathesis.Case) -> None:
+    case.path_parameters["lease_ref"] = LEASE_REF  # of another one nothing is said, but that it is not ours
+    case.call_and_validate(base_url=SERVER_URL, timeout=CASE_TIMEOUT_S, checks=CHECKS)
