@@ -16,12 +16,13 @@ Only with ``--misbehave`` (the supervisor's variable ASM_ENDPOINT_ECHO_MISBEHAVE
 
 ``[[silence]]`` nothing more is printed, ``[[garbage]]`` a line that is not JSON, ``[[half-line]]`` half a line and
 exit, ``[[huge-line:BYTES]]`` one long line first, ``[[ignore-term]]`` SIGTERM, SIGINT and SIGHUP do nothing from now
-on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores SIGTERM and holds stdout,
-``[[exit:CODE]]`` exit without a result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a request for a tool,
-``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas, ``[[cwd]]`` answer with
-the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a cost other than 0;
-``[[read:PATH]]``, ``[[create:PATH]]``, ``[[mode:PATH]]`` (set to what it is), ``[[signal:PID]]``,
-``[[supervise:PATH]]`` (the zygote's socket) answer with ``done`` or the name of the error they met.
+on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores SIGTERM and holds stdout, ``[[hide]]``
+another one, which has scrubbed its environment too and is called ``echo-hidden``, ``[[exit:CODE]]`` exit without a
+result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a request for a tool, ``[[error:STATUS]]`` a failed
+result, ``[[whole]]`` the answer as one message without deltas, ``[[cwd]]`` answer with the working directory,
+``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a cost other than 0; ``[[read:PATH]]``,
+``[[create:PATH]]``, ``[[mode:PATH]]`` (set to what it is), ``[[signal:PID]]``, ``[[supervise:PATH]]`` (the zygote's
+socket) answer with ``done`` or the name of the error they met.
 
 It uses up, and holds until it ends: ``[[allocate:MB]]`` memory, ``[[burn:SECONDS]]`` processor time, ``[[fork:N]]``
 processes, ``[[open:N]]`` descriptors, ``[[write:BYTES]]`` disk in the working directory; as much as it is allowed.
@@ -46,9 +47,9 @@ if TYPE_CHECKING:  # a tenth of the start-up would be the import of typing
 MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
 BENIGN = {"pause", "burst"}
 MISBEHAVIOUR = {
-    "silence", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "exit", "stderr", "tool", "error",
-    "whole", "cwd", "environ", "cost", "read", "create", "mode", "signal", "supervise", "allocate", "burn", "fork",
-    "open", "write",
+    "silence", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "hide", "exit", "stderr", "tool",
+    "error", "whole", "cwd", "environ", "cost", "read", "create", "mode", "signal", "supervise", "allocate", "burn",
+    "fork", "open", "write",
 }  # fmt: skip
 ATTEMPTS = {
     "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
@@ -70,6 +71,7 @@ WRITE_BYTES = 64 * 1024
 held: list[object] = []
 MAX_SLEEP_S = 600.0
 BURST_LINES_PER_WRITE = 200
+HIDDEN_NAME = "echo-hidden"
 
 
 def main(argv: list[str]) -> None:
@@ -238,7 +240,9 @@ def misbehave(markers: dict[str, str]) -> None:
     if "stderr" in markers:
         print(markers["stderr"], file=sys.stderr, flush=True)
     if "daemonise" in markers:
-        daemonise()
+        daemonise(sleep)
+    if "hide" in markers:
+        daemonise(hide)
     if "garbage" in markers:
         raw(b"this is not JSON\n")
     if "huge-line" in markers:
@@ -256,8 +260,8 @@ def misbehave(markers: dict[str, str]) -> None:
         time.sleep(MAX_SLEEP_S)
 
 
-def daemonise() -> None:
-    """Leave a grandchild behind that has left our session and parentage."""
+def daemonise(live: Callable[[], None]) -> None:
+    """Leave a grandchild behind that has left our session and parentage, and lives as it is told."""
     if child := os.fork():
         os.waitpid(child, 0)
         return
@@ -265,8 +269,19 @@ def daemonise() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.fork():
         os._exit(0)
-    time.sleep(MAX_SLEEP_S)
+    live()
     os._exit(0)
+
+
+def sleep() -> None:
+    """Stay there."""
+    time.sleep(MAX_SLEEP_S)
+
+
+def hide() -> None:
+    """Become a program of another name that has no environment at all, and stay there."""
+    program = f"import time; time.sleep({MAX_SLEEP_S})"
+    os.execve(sys.executable, (HIDDEN_NAME, "-I", "-S", "-c", program), {})  # noqa: S606
 
 
 def nap(seconds: str | None) -> None:

@@ -104,6 +104,16 @@ def _keep(become_leader: Callable[[], NoReturn], report: int) -> NoReturn:
     os.write(report, b"1")
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     _, status = os.waitpid(leader, 0)
+    _end_like(status)
+
+
+def _end_like(status: int) -> NoReturn:
+    """With the leader's exit status, or by the signal that ended it, so that the zygote can tell how it was."""
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        with contextlib.suppress(OSError):  # SIGKILL has no handler to take back
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 

@@ -78,10 +78,14 @@ class Serving:
     @property
     def inner(self) -> ProcessId:
         """Of gunicorn's worker below it, which does the work."""
-        (worker,) = (
-            row for row in processes.table().values() if row.ppid == self.pid and is_serving(row.id.pid)
-        )
-        return worker.id
+        (worker,) = self.workers()
+        return worker
+
+    def workers(self) -> list[ProcessId]:
+        """All that gunicorn has now: none while it starts one again."""
+        rows = processes.table().values()
+        below = [row for row in rows if row.ppid == self.pid and not row.is_zombie]
+        return [row.id for row in below if is_serving(row.id.pid)]
 
     @property
     def zygote(self) -> ProcessId:
@@ -93,13 +97,18 @@ class Serving:
         """As the kernel would, or an operator in a hurry."""
         assert self.process is not None
         self.process.kill()
-        self.process.wait(WAIT_S)
+        self.wait()
+
+    def wait(self) -> int:
+        """For the end of the running one; returns the exit code."""
+        assert self.process is not None
+        return self.process.wait(WAIT_S)
 
     def end(self) -> int:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(WAIT_S)
+        return self.wait()
 
     def close(self) -> None:
         """End whatever is left, the zygote too."""

@@ -142,6 +142,16 @@ def test_a_killed_leader_takes_its_family_along(endpoint: InferenceEndpoint):
     assert ask(neighbour, "still here").status_code == 200
 
 
+def test_a_family_tells_how_its_arbiter_ended(endpoint: InferenceEndpoint):
+    """By which signal, also where a keeper stands between it and the zygote."""
+    descriptor = lease(endpoint)
+    arbiter = psutil.Process(inner_worker(family_of(endpoint, descriptor)).pid).ppid()
+    os.kill(arbiter, signal.SIGKILL)
+    until(lambda: endpoint.endpoint(descriptor).state == "closed")
+    view = endpoint.endpoint(descriptor)
+    assert (view.cause, view.detail) == ("crashed", "the family ended by itself: signal SIGKILL")
+
+
 def test_a_killed_worker_process_is_replaced_and_leaves_nothing(endpoint: InferenceEndpoint):
     """The descriptor stays valid; the command lines of the dead one are gone; health says degraded."""
     descriptor = lease(endpoint)
