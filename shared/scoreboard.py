@@ -83,10 +83,11 @@ def create() -> int:
 
 
 class Scoreboard:
-    """A mapped view of a scoreboard's descriptor, which stays the caller's."""
+    """A mapped view of a scoreboard's descriptor, which stays the caller's; of memory of its own without one."""
 
-    def __init__(self, fd: int) -> None:
-        self._slots = memoryview(mmap.mmap(fd, _BYTES)).cast("q")
+    def __init__(self, fd: int | None) -> None:
+        self._page = None if fd is None else mmap.mmap(fd, _BYTES)
+        self._slots = memoryview(bytearray(_BYTES) if self._page is None else self._page).cast("q")
 
     def __getitem__(self, name: str) -> int:
         return self._slots[_INDEX[name]]
@@ -125,6 +126,14 @@ class Scoreboard:
         for name in ("pending_tokens", "in_flight", "queued"):
             self[name] = 0
 
+    def detach(self) -> None:
+        """Keep the numbers as they are, and let go of the page: a mapping holds a descriptor while it lives."""
+        if self._page is not None:
+            shared, self._slots = self._slots, memoryview(bytearray(self._slots)).cast("q")
+            shared.release()
+            self._page.close()
+            self._page = None
+
     def restore(self, totals: Totals) -> None:
         """Go on from totals that were written down; before anybody counts."""
         for name, value in msgspec.structs.asdict(totals).items():
@@ -137,8 +146,4 @@ class Scoreboard:
 
 def local() -> Scoreboard:
     """A scoreboard of this process alone."""
-    fd = create()
-    try:
-        return Scoreboard(fd)
-    finally:
-        os.close(fd)
+    return Scoreboard(None)

@@ -75,6 +75,7 @@ class LeaseRecord(LeaseEntry, kw_only=True, eq=False):
         self.processes = ()
         self.scoreboard.settle()
         self.totals = self.scoreboard.totals()
+        self.scoreboard.detach()
         if self.namespace_fd is not None:
             os.close(self.namespace_fd)
             self.namespace_fd = None

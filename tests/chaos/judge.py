@@ -112,7 +112,7 @@ class Judge:
         if self._held.process is not None and self._held.process.poll() is None:
             rows = processes.table().values()
             servers = {row.id.pid for row in rows if self._held.pid in {row.id.pid, row.ppid}}
-            zygote = self._held.zygote
+            zygote = self._held.find_zygote()
         return victims.left_behind(os.getpid(), servers | self._strangers, open_leases, zygote)
 
     def _pids(self) -> dict[str, int]:

@@ -19,6 +19,7 @@ from tests.chaos.ledger import (
     COMMAND_LINES,
     OF_A_FAMILY,
     WHOLE_FAMILY,
+    WHOLE_SUPERVISOR,
     Hit,
     Phase,
     Story,
@@ -31,8 +32,10 @@ SETTLE_EVERY = 25
 """After so many kills everything is released and counted."""
 MAX_START_S, MAX_RELEASE_S, MAX_DRAIN_S, MAX_ALONE_S, MAX_TAKE_OVER_S = 0.08, 0.03, 0.5, 0.5, 1.0
 """Longest times from the beginning of a phase to the kill."""
-ALONE_SHARE = 0.4
+ALONE_SHARE = 0.6
 """How often something else is killed too before a killed supervisor is started again."""
+SECOND_TRY_SHARE = 0.2
+"""How often the next supervisor is killed too, while it takes over."""
 FIND_S = 5.0
 """For what is to be killed to be there."""
 POLL_S = 0.002
@@ -145,19 +148,27 @@ class Onslaught:
     def _start_again(self) -> None:
         """Bring the supervisor back, perhaps after something that it does not see, perhaps at the second try."""
         self._held.wait()
-        if self._rng.random() < ALONE_SHARE and self._clients.leases:
+        if self._rng.random() < ALONE_SHARE:
             time.sleep(self._rng.uniform(0, MAX_ALONE_S))
-            victim = self._rng.choice(
-                [each for each in self._victims if each is not Victim.SUPERVISOR_WORKER]
-            )
-            lease = self._rng.choice(self._clients.leases)
-            if victim is Victim.SUPERVISOR:
-                self._held.start(wait=False)
-                time.sleep(self._rng.uniform(0, MAX_TAKE_OVER_S))
-            self._kill(self._find(victim, lease), victim, Phase.ALONE, lease.story)
-            if victim is Victim.SUPERVISOR:
-                self._held.wait()
+            if choices := self._unwatched():
+                lease, victim = self._rng.choice(choices)
+                self._kill(self._find(victim, lease), victim, Phase.ALONE, lease.story)
+        if self._rng.random() < SECOND_TRY_SHARE and self._clients.leases:
+            self._held.start(wait=False)
+            time.sleep(self._rng.uniform(0, MAX_TAKE_OVER_S))
+            story = self._clients.leases[0].story
+            self._kill(self._find(Victim.SUPERVISOR), Victim.SUPERVISOR, Phase.ALONE, story)
+            self._held.wait()
         self._held.start()
+
+    def _unwatched(self) -> list[tuple[Lease, Victim]]:
+        """Everything that can be killed while there is no supervisor."""
+        return [
+            (lease, victim)
+            for lease in self._clients.leases
+            for victim in self._victims
+            if victim not in WHOLE_SUPERVISOR and self._find(victim, lease) is not None
+        ]
 
     def _settle(self) -> None:
         """Everything ends as it should: streams, leases, folders, sockets, descriptors."""
@@ -201,11 +212,11 @@ class Onslaught:
             case Victim.SUPERVISOR_WORKER:
                 return next(iter(self._held.workers()), None)
             case Victim.ZYGOTE:
-                return self._held.zygote
+                return self._held.find_zygote()
         if lease is None:
             return None
-        its_own = [each for each in self._families() if each.lease_ref == lease.descriptor.lease_ref]
         is_streaming = lease.is_streaming
+        its_own = [each for each in self._families() if each.lease_ref == lease.descriptor.lease_ref]
         return (
             its_own[0].find(victim, has_keeper=self._has_keeper, is_streaming=is_streaming)
             if its_own
@@ -213,7 +224,8 @@ class Onslaught:
         )
 
     def _families(self) -> list[victims.Family]:
-        return victims.families(self._held.zygote)
+        zygote = self._held.find_zygote()
+        return [] if zygote is None else victims.families(zygote)
 
     def _await(self, find: Callable[[], ProcessId | None]) -> ProcessId | None:
         """What is to be killed, once it is there."""

@@ -93,6 +93,12 @@ class Serving:
         content = (self.home / IDENTITY_NAME).read_bytes()
         return msgspec.json.decode(content, type=Identity).process
 
+    def find_zygote(self) -> ProcessId | None:
+        """The one that lives, if one does now."""
+        with contextlib.suppress(OSError):
+            return self.zygote if processes.is_alive(self.zygote) else None
+        return None
+
     def kill(self) -> None:
         """As the kernel would, or an operator in a hurry."""
         assert self.process is not None

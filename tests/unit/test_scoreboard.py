@@ -47,3 +47,25 @@ def test_times_to_the_first_delta_are_counted_by_bucket():
     assert (counts[0], counts[1], counts[-2], counts[-1]) == (2, 1, 1, 1)
     assert sum(counts) == board["ttfd_count"] == 5
     assert board["ttfd_ms_sum"] == 2 * TTFD_BUCKETS_MS[0] + 1 + TTFD_BUCKETS_MS[-1] + 10**9
+
+
+def test_a_detached_board_keeps_its_numbers_and_no_descriptor():
+    """Whoever still has the record of a lease that ended reads what it was; others write no more."""
+    before = descriptors()
+    fd = scoreboard.create()
+    board, writer = Scoreboard(fd), Scoreboard(fd)
+    os.close(fd)
+    board["requests"] = 3
+    board.detach()
+    writer["requests"] = 4
+    writer.detach()
+    assert (board["requests"], writer["requests"]) == (3, 4)
+    board.add("requests")
+    assert board.totals().requests == 4
+    board.detach()
+    assert descriptors() == before
+
+
+def descriptors() -> set[str]:
+    """Of this process, by number."""
+    return set(os.listdir("/proc/self/fd"))
