@@ -13,13 +13,13 @@ COMPAT_ENVIRONMENTS := ai-sdk $(filter-out litellm-proxy,$(patsubst $(COMPAT_PIN
 # In CI every required test has to run: a missing npm is an error there, elsewhere a clear skip.
 REQUIRED := $(ASM_ENDPOINT_CI)
 
-.PHONY: demo test check bench compat contracts format clis sdks record-transcripts clean
+.PHONY: demo test check bench chaos compat contracts format clis sdks record-transcripts clean
 
 demo: $(INSTALLED)
 	$(BIN)/asm-endpoint demo
 
 test: $(INSTALLED) clis sdks
-	$(BIN)/python -m pytest -m "not bench"
+	$(BIN)/python -m pytest -m "not bench and not chaos"
 
 check: $(INSTALLED)
 	$(BIN)/ruff check
@@ -28,6 +28,10 @@ check: $(INSTALLED)
 
 bench: $(INSTALLED) clis $(COMPAT)/litellm-proxy/.installed
 	$(BIN)/python -m pytest tests/bench -m bench
+
+# Random kills; ends with one table. `SEED=… KILLS=… make chaos` for a certain sequence.
+chaos: $(INSTALLED)
+	$(BIN)/python -m pytest tests/chaos -m chaos
 
 # Independent clients, each in an environment of its own, through the whole stack; ends with one table.
 compat: $(INSTALLED) clis $(COMPAT_ENVIRONMENTS:%=$(COMPAT)/%/.installed)
