@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import sys
 import time
 from pathlib import Path
 
@@ -54,12 +53,16 @@ TOLLS: dict[str, Toll] = {}
 
 
 @pytest.mark.chaos
-def test_many_random_kills(tmp_path: Path, isolation: tuple[str, ...], isolation_name: str):
+def test_many_random_kills(
+    tmp_path: Path, isolation: tuple[str, ...], isolation_name: str, capfd: pytest.CaptureFixture[str]
+):
     """An equal part of them in each kind of isolation; the table is printed after the last."""
     share = math.ceil(KILLS / len(ISOLATION))
-    print(f"\nSEED={SEED} KILLS={KILLS}: {share} in {isolation_name}", file=sys.__stderr__)
+    with capfd.disabled():
+        print(f"\nSEED={SEED} KILLS={KILLS}: {share} in {isolation_name}", flush=True)
     toll = TOLLS[isolation_name] = run(tmp_path, isolation, isolation_name, SEED, share)
     if isolation_name == [*ISOLATION][-1]:
-        print(f"\n{table(TOLLS)}", file=sys.__stderr__)
+        with capfd.disabled():
+            print(f"\n{table(TOLLS)}", flush=True)
     assert toll.is_clean, table({isolation_name: toll})
     assert toll.kills.total() >= share, "there was not time for all of it"
