@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -45,10 +44,14 @@ def tree_pss_bytes(pid: int) -> int:
     return sum(process.memory_full_info().pss for process in (root, *root.children(recursive=True)))
 
 
+REPORTED: list[str] = []
+"""The lines of this run, which are shown at its end."""
+
+
 def report(name: str, detail: str, ratio: float, bound: str) -> None:
-    """One line to the terminal, past pytest's capture, and to the file that ASM_ENDPOINT_BENCH_REPORT names."""
+    """One line for the end of the run, and for the file that ASM_ENDPOINT_BENCH_REPORT names."""
     line = f"{name}: {ratio:.2f} (bound {bound}); {detail}"
-    print(f"\n{line}", file=sys.__stderr__)
+    REPORTED.append(line)
     if path := os.environ.get("ASM_ENDPOINT_BENCH_REPORT"):
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(line + "\n")
