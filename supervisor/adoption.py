@@ -53,7 +53,8 @@ def _fate(entry: LeaseEntry, found: Found | None, unwatched: str) -> Fate:
     if entry.state is State.STOPPING:
         return Fate(entry=entry, found=found, cause=entry.cause or Cause.LOST, detail=entry.detail)
     if found is None:
-        return Fate(entry=entry, found=None, cause=Cause.LOST, detail=unwatched)
+        detail = NOT_HANDED_OUT if entry.state is State.STARTING else unwatched
+        return Fate(entry=entry, found=None, cause=Cause.LOST, detail=detail)
     if found.running.is_stopping:
         return Fate(entry=entry, found=found, cause=Cause.LOST, detail=UNWRITTEN)
     if found.exited is not None:

@@ -52,7 +52,7 @@ def family(how: str) -> dict[str, Found]:
     [
         (State.STARTING, "runs", Cause.LOST, adoption.NOT_HANDED_OUT),
         (State.STARTING, "ended", Cause.CRASHED, "the family ended by itself: signal SIGKILL"),
-        (State.STARTING, "unknown", Cause.LOST, adoption.UNWATCHED),
+        (State.STARTING, "unknown", Cause.LOST, adoption.NOT_HANDED_OUT),
         (State.READY, "runs", None, ""),
         (State.READY, "ended", Cause.CRASHED, "the family ended by itself: signal SIGKILL"),
         (State.READY, "unknown", Cause.LOST, adoption.UNWATCHED),
