@@ -230,7 +230,7 @@ HOSTILE: Mapping[str, HostileHome] = {
         canaries=("MEMORY-CANARY", "SKILL-CANARY", "SHARED-CANARY", "PLUGIN-CANARY", "INSTRUCTIONS-CANARY"),
         furnish=_codex,
         argv=lambda prompt: (
-            "exec", "--json", "--skip-git-repo-check", "--model", "mock-1", "-c", "analytics.enabled=false",
+            "exec", "--json", "--skip-git-repo-check", "--model", "gpt-5.5", "-c", "analytics.enabled=false",
             "-c", "check_for_update_on_startup=false", "--dangerously-bypass-hook-trust", prompt,
         ),
         variables={},
