@@ -64,6 +64,10 @@ def _schema_of(exchange: Exchange) -> str:
 def _header_faults(exchange: Exchange) -> Iterator[str]:
     if "x-request-id" not in exchange.headers:
         yield f"{exchange.status}: no x-request-id"
+    if not exchange.headers.get("openai-processing-ms", "").isdigit():
+        yield f"{exchange.status}: no openai-processing-ms in whole milliseconds"
+    if exchange.status == 401 and "www-authenticate" not in exchange.headers:
+        yield "401: no www-authenticate"
     kind = exchange.headers.get("content-type", "")
     if exchange.content and not kind.startswith(("application/json", "text/event-stream; charset=utf-8")):
         yield f"{exchange.status}: content-type {kind!r}"

@@ -24,6 +24,9 @@ COMPLETION = Completion(
 )
 
 
+HEADERS = {"x-request-id": "r", "openai-processing-ms": "3", "www-authenticate": "Bearer"}
+
+
 def stream_bytes(*, include_usage: bool) -> bytes:
     """A good stream, as the product writes it."""
     encoder = ChunkEncoder(completion_id=ID, model="any", include_usage=include_usage)
@@ -38,7 +41,7 @@ def streamed(content: bytes, *, asked: bytes = b"{}", is_whole: bool = True) -> 
         path=PATH,
         asked=asked,
         status=200,
-        headers={"content-type": "text/event-stream; charset=utf-8", "x-request-id": "r"},
+        headers={"content-type": "text/event-stream; charset=utf-8", **HEADERS},
         content=content,
         is_whole=is_whole,
     )
@@ -53,7 +56,7 @@ def answered(
         path=path,
         asked=b"{}",
         status=status,
-        headers={"content-type": content_type, "x-request-id": "r"},
+        headers={"content-type": content_type, **HEADERS},
         content=json.dumps(body).encode(),
         is_whole=True,
     )
@@ -168,11 +171,15 @@ def test_usage_that_was_not_asked_for_is_found():
 
 
 def test_headers_are_looked_at():
-    """A request id, and a content type."""
+    """A request id, the time it took, a content type, and with a 401 what it asks for."""
     body = completion_object(COMPLETION, completion_id=ID, model="any")
-    without = answered(body)
-    del without.headers["x-request-id"]
-    assert faults(without)
+    for name in ("x-request-id", "openai-processing-ms"):
+        without = answered(body)
+        del without.headers[name]
+        assert faults(without), name
+    unauthorized = answered(typed("unauthorized", "words").envelope(), status=401)
+    del unauthorized.headers["www-authenticate"]
+    assert faults(unauthorized)
     assert faults(answered(body, content_type="text/plain"))
 
 
