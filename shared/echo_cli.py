@@ -14,15 +14,15 @@ where the schema names no properties, the words in single quotes in that text ar
 
 Only with ``--misbehave`` (the supervisor's variable ASM_ENDPOINT_ECHO_MISBEHAVE=1; for tests of the supervisor):
 
-``[[silence]]`` nothing more is printed, ``[[garbage]]`` a line that is not JSON, ``[[half-line]]`` half a line and
-exit, ``[[huge-line:BYTES]]`` one long line first, ``[[ignore-term]]`` SIGTERM, SIGINT and SIGHUP do nothing from now
-on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores SIGTERM and holds stdout, ``[[hide]]``
-another one, which has scrubbed its environment too and is called ``echo-hidden``, ``[[exit:CODE]]`` exit without a
-result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a request for a tool, ``[[error:STATUS]]`` a failed
-result, ``[[whole]]`` the answer as one message without deltas, ``[[cwd]]`` answer with the working directory,
-``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a cost other than 0; ``[[read:PATH]]``,
-``[[create:PATH]]``, ``[[mode:PATH]]`` (set to what it is), ``[[signal:PID]]``, ``[[supervise:PATH]]`` (the zygote's
-socket) answer with ``done`` or the name of the error they met.
+``[[silence]]`` nothing more is printed, ``[[stall:N]]`` nothing after N words, ``[[garbage]]`` a line that is not
+JSON, ``[[half-line]]`` half a line and exit, ``[[huge-line:BYTES]]`` one long line first, ``[[ignore-term]]`` SIGTERM,
+SIGINT and SIGHUP do nothing from now on, ``[[daemonise]]`` a double-forked grandchild in its own session that ignores
+SIGTERM and holds stdout, ``[[hide]]`` another one, which has scrubbed its environment too and is called
+``echo-hidden``, ``[[exit:CODE]]`` exit without a result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a
+request for a tool, ``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas,
+``[[cwd]]`` answer with the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a
+cost other than 0; ``[[read:PATH]]``, ``[[create:PATH]]``, ``[[mode:PATH]]`` (set to what it is), ``[[signal:PID]]``,
+``[[supervise:PATH]]`` (the zygote's socket) answer with ``done`` or the name of the error they met.
 
 It uses up, and holds until it ends: ``[[allocate:MB]]`` memory, ``[[burn:SECONDS]]`` processor time, ``[[fork:N]]``
 processes, ``[[open:N]]`` descriptors, ``[[write:BYTES]]`` disk in the working directory; as much as it is allowed.
@@ -47,9 +47,9 @@ if TYPE_CHECKING:  # a tenth of the start-up would be the import of typing
 MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
 BENIGN = {"pause", "burst"}
 MISBEHAVIOUR = {
-    "silence", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "hide", "exit", "stderr", "tool",
-    "error", "whole", "cwd", "environ", "cost", "read", "create", "mode", "signal", "supervise", "allocate", "burn",
-    "fork", "open", "write",
+    "silence", "stall", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "hide", "exit", "stderr",
+    "tool", "error", "whole", "cwd", "environ", "cost", "read", "create", "mode", "signal", "supervise", "allocate",
+    "burn", "fork", "open", "write",
 }  # fmt: skip
 ATTEMPTS = {
     "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
@@ -117,8 +117,10 @@ def answer(prompt: str, model: str, known: set[str], wishes: dict[str, Any]) -> 
         text = burst(min(int(markers["burst"]), MAX_BURST))
     elif "whole" not in markers:
         event({"type": "content_block_start", "index": 0, "content_block": block})
-        for word in words:
+        for number, word in enumerate(words):
             nap(markers.get("pause"))
+            if markers.get("stall") == str(number):
+                time.sleep(MAX_SLEEP_S)
             event({"type": "content_block_delta", "index": 0, "delta": {"type": delta, name: word}})
     usage = {**usage, "output_tokens": len(text.split())}
     if not schema:

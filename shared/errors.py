@@ -47,6 +47,7 @@ REQUEST_KINDS: dict[str, Kind] = {
     "conflicting_options": Kind(400, _INVALID),
     "incompatible": Kind(409, _INVALID),
     "idempotency_key_reused": Kind(422, _INVALID),
+    "idempotency_conflict": Kind(409, _INVALID),
     "model_mismatch": Kind(400, _INVALID),
     "tools_not_supported": Kind(400, _INVALID),
     "unsupported_parameter": Kind(400, _INVALID),

@@ -24,6 +24,7 @@ from shared.cors import Cors
 from shared.errors import EndpointError, RequestError, WorkerError
 from shared.loopback import is_loopback_host
 
+MAX_IDEMPOTENCY_KEY_CHARS = 256
 LINGER_S = 2.0
 """How long a refused request's remaining body is read before the answer."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
@@ -102,6 +103,16 @@ def _too_large(max_bytes: int) -> RequestError:
 def new_request_id() -> str:
     """For a request whose caller has none."""
     return f"req_{uuid.uuid4().hex}"
+
+
+def idempotency_key(req: Request) -> str | None:
+    """The caller's key for repeating a request safely. Raises RequestError ``invalid_request``."""
+    key: str | None = req.get_header("idempotency-key")
+    if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS:
+        raise RequestError(
+            "invalid_request", f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters"
+        )
+    return key
 
 
 class RequestLog:

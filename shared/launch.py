@@ -61,6 +61,10 @@ class TurnLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     Measured refusals of unloaded command lines take 0.1 to 0.4 s.
     """
+    reattach_s: float = 2.0
+    """For the last caller of an answer under an Idempotency-Key to come back, until its turn is cancelled."""
+    replay_s: float = 600.0
+    """For how long an answer under an Idempotency-Key is given again, after its end."""
     heartbeat_s: float = 10.0
     """Silence on a stream after which a comment line is sent."""
     exit_grace_s: float = 1.0

@@ -16,6 +16,11 @@ ANYWHERE = (
     "too_many_connections", "uri_too_long",
 )  # fmt: skip
 """The codes that any request may be answered with."""
+IDEMPOTENCY_KEY: Json = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "maxLength": 256},
+}
 WITH_A_BODY = ("request_too_large", "unsupported_media_type")
 
 

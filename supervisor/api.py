@@ -27,7 +27,6 @@ from supervisor.service import Service
 
 MAX_BODY_BYTES = 1024 * 1024
 OPEN_PATHS = frozenset({"/healthz"})
-MAX_IDEMPOTENCY_KEY_CHARS = 256
 _log = logging.getLogger("asm_endpoint.api")
 
 
@@ -149,7 +148,7 @@ class Endpoints(Resource):
             parse_context(body.get("context")),
             parse_lease_options(body.get("lease")),
             req.context.caller,
-            _idempotency_key(req),
+            http.idempotency_key(req),
         )
         http.send_json(resp, ensured, falcon.HTTP_201)
 
@@ -254,15 +253,6 @@ def _known_parameters(req: Request, known: set[str]) -> None:
     for name, value in req.params.items():
         if name not in known or not isinstance(value, str):
             raise RequestError("invalid_request", f"cannot read query parameter {name[:64]!r}", param=name)
-
-
-def _idempotency_key(req: Request) -> str | None:
-    key: str | None = req.get_header("idempotency-key")
-    if key is not None and not 0 < len(key) <= MAX_IDEMPOTENCY_KEY_CHARS:
-        raise RequestError(
-            "invalid_request", f"Idempotency-Key must have 1 to {MAX_IDEMPOTENCY_KEY_CHARS} characters"
-        )
-    return key
 
 
 def create_app(

@@ -123,7 +123,7 @@ def document(version: str) -> Json:
     """The whole document."""
     lease_ref, token_name = in_path("lease_ref"), in_path("name")
     ended = {"name": "ended", "in": "query", "schema": {"type": "boolean"}}
-    key = {"name": "Idempotency-Key", "in": "header", "schema": {"type": "string", "maxLength": 256}}
+
     return {
         "openapi": "3.1.0",
         "info": {"title": "asm-endpoint supervisor", "version": version},
@@ -174,7 +174,7 @@ def document(version: str) -> Json:
                         status="201",
                         errors=(*IN_A_LEASE_REQUEST, *IN_A_START),
                     ),
-                    "parameters": [key],
+                    "parameters": [openapi.IDEMPOTENCY_KEY],
                 },
             },
             "/v1/endpoints/{lease_ref}": {

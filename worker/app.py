@@ -9,7 +9,7 @@ from shared.launch import LaunchSpec
 from worker.auth import Admission
 from worker.lease import ServedLease
 from worker.lifecycle import Lifecycle
-from worker.resources import ChatCompletions, Health, Models, OpenApi
+from worker.resources import Cancellations, ChatCompletions, Health, Models, OpenApi
 from worker.session import Session
 
 _log = logging.getLogger("asm_endpoint.worker")
@@ -27,6 +27,7 @@ def build_app(lease: ServedLease, lifecycle: Lifecycle | None = None) -> http.Fa
     app.add_route(f"{LEASE_PREFIX}/v1/models", models)
     app.add_route(f"{LEASE_PREFIX}/v1/models/{{model_id:path}}", models, suffix="one")
     app.add_route(f"{LEASE_PREFIX}/v1/chat/completions", ChatCompletions(lease))
+    app.add_route(f"{LEASE_PREFIX}/v1/requests/{{request_id}}/cancel", Cancellations(lease))
     return app
 
 

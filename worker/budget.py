@@ -15,7 +15,7 @@ import msgspec
 
 from shared.budget import MICRO, Spent, exceeded, misfit, reached, refusal, spent_of
 from shared.contracts import Budget
-from shared.errors import WorkerError
+from shared.errors import EndpointError
 from shared.events import Usage
 from shared.result import Projection
 from shared.scoreboard import Scoreboard
@@ -51,7 +51,7 @@ class Account:
         self._charged_ms = 0
         self._has_shown = False
         self._stop: Callable[[], None] = _nothing_to_stop
-        self._stopped_by: WorkerError | None = None
+        self._stopped_by: EndpointError | None = None
         self._note(None, prompt_chars)
 
     @property
@@ -88,7 +88,7 @@ class Account:
             self._ledger.board.add("cli_ms", held_ms - self._charged_ms)
             self._charged_ms = held_ms
 
-    def stop(self, error: WorkerError) -> None:
+    def stop(self, error: EndpointError) -> None:
         """Have the turn end with ``error``."""
         if self._stopped_by is None:
             self._stopped_by = error

@@ -18,6 +18,7 @@ from shared.contracts import Budget
 from shared.errors import WorkerError
 from shared.scoreboard import Scoreboard
 from worker.budget import Account, Ledger
+from worker.cancellation import Cancellation
 
 RETRY_AFTER_S = 2.0
 """The least a refused caller is told; turns of a completion take seconds."""
@@ -50,14 +51,17 @@ class Capacity:
         return self._taken == 0 and not self._waiting
 
     @contextlib.asynccontextmanager
-    async def place(self, wait_s: float, prompt_chars: int = 0) -> AsyncIterator[Account]:
+    async def place(
+        self, wait_s: float, prompt_chars: int = 0, cancellation: Cancellation | None = None
+    ) -> AsyncIterator[Account]:
         """Hold one place and the account to charge.
 
-        Raises WorkerError ``at_capacity`` (queue full, ``wait_s`` over) or ``insufficient_quota``.
+        Raises WorkerError ``at_capacity`` (queue full, ``wait_s`` over) or ``insufficient_quota``, or what the
+        ``cancellation`` raises.
         """
         arrived_at = time.monotonic()
         self.ledger.require(prompt_chars)
-        await self._take(wait_s)
+        await self._take(wait_s, cancellation or Cancellation())
         try:
             account = self.ledger.open(prompt_chars, arrived_at)
             try:
@@ -77,7 +81,7 @@ class Capacity:
         self.board.settle()
         self.publish()
 
-    async def _take(self, wait_s: float) -> None:
+    async def _take(self, wait_s: float, cancellation: Cancellation) -> None:
         """A place that is free is nobody's: one that is given up goes to the first in the queue, if there is one."""
         if self._taken < self._concurrency:
             self._taken += 1
@@ -85,10 +89,11 @@ class Capacity:
             return
         if len(self._waiting) >= self._queue_limit:
             raise self._refusal(f"{self._concurrency} turns run and {self._queue_limit} wait already")
-        await self._wait_turn(wait_s)
+        await self._wait_turn(wait_s, cancellation)
 
-    async def _wait_turn(self, wait_s: float) -> None:
+    async def _wait_turn(self, wait_s: float, cancellation: Cancellation) -> None:
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        cancellation.ends(lambda error: None if place.done() else place.set_exception(error))
         self._waiting.append(place)
         self.publish()
         try:

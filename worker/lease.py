@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from shared.launch import LaunchSpec
 from worker.auth import Gate
+from worker.replay import Replays
 from worker.session import Session
 
 
 class ServedLease:
-    """Spec, session and gate of the lease; reading them before :meth:`begin` is an AttributeError."""
+    """Spec, session, gate and repeatable answers; reading them before :meth:`begin` is an AttributeError."""
 
     spec: LaunchSpec
     session: Session
     gate: Gate
+    replays: Replays
 
     def begin(self, spec: LaunchSpec, session: Session) -> None:
         """Serve this lease from now on."""
         self.spec = spec
         self.session = session
+        self.replays = Replays(session.limits)
         self.gate = Gate(spec.lease_ref, spec.token_sha256)

@@ -13,8 +13,9 @@ from shared.openapi import ErrorDetail, Json, content, in_path
 from worker.parameters import HONOURED, PARAMETERS
 
 IN_A_COMPLETION = (
-    "at_capacity", "context_length_exceeded", "insufficient_quota", "lease_closed", "model_mismatch", "shutting_down",
-    "streaming_not_published", "tools_not_supported", "unsupported_parameter", *PROVIDER_KINDS,
+    "at_capacity", "context_length_exceeded", "idempotency_conflict", "idempotency_key_reused", "insufficient_quota",
+    "lease_closed", "model_mismatch", "shutting_down", "streaming_not_published", "tools_not_supported",
+    "unsupported_parameter", *PROVIDER_KINDS,
 )  # fmt: skip
 TOKEN: list[Json] = [{"leaseToken": []}]
 
@@ -54,6 +55,14 @@ class LeaseHealth(msgspec.Struct, kw_only=True):
     budget: dict[str, Any]
     spent: dict[str, Any]
     load: dict[str, int]
+
+
+class CancelledRequest(msgspec.Struct, kw_only=True):
+    """A completion that was asked to end; who waits for it gets ``turn_cancelled``."""
+
+    id: str
+    object: Literal["request"]
+    cancelled: bool
 
 
 class PromptDetails(msgspec.Struct, kw_only=True):
@@ -160,7 +169,16 @@ CompletionBody = msgspec.defstruct(
 def document(version: str) -> Json:
     """The whole document."""
     made = openapi.schemas(
-        [ErrorBody, LeaseHealth, ModelObject, ModelList, CompletionBody, ChatCompletion, ChatCompletionChunk]
+        [
+            ErrorBody,
+            LeaseHealth,
+            ModelObject,
+            ModelList,
+            CompletionBody,
+            ChatCompletion,
+            ChatCompletionChunk,
+            CancelledRequest,
+        ]
     )
     for name, treated in _treatments().items():
         made["CompletionBody"]["properties"][name]["description"] = treated
@@ -171,11 +189,15 @@ def document(version: str) -> Json:
             "x-asm-ignored-params": {
                 "description": "The request's fields that had no effect",
                 "schema": {"type": "string"},
-            }
+            },
+            "idempotent-replayed": {
+                "description": "Present when another request under this Idempotency-Key made the answer",
+                "schema": {"const": "true"},
+            },
         },
     }
     lease = "/leases/{lease_ref}"
-    paths = {
+    paths: dict[str, Json] = {
         "/health": {"get": _operation("What this worker is, how it is, and how busy", content(LeaseHealth))},
         "/openapi.json": {"get": _operation("This document", {})},
         "/v1/models": {"get": _operation("The pinned model, as a list", content(ModelList))},
@@ -183,11 +205,17 @@ def document(version: str) -> Json:
             "get": _operation("The pinned model", content(ModelObject), errors=("not_found",))
         },
         "/v1/chat/completions": {
+            "parameters": [openapi.IDEMPOTENCY_KEY],
             "post": _operation(
                 "Run one turn; with stream, its pieces as they come",
                 answer,
                 body=CompletionBody,
                 errors=IN_A_COMPLETION,
+            ),
+        },
+        "/v1/requests/{request_id}/cancel": {
+            "post": _operation(
+                "End a completion by its x-request-id", content(CancelledRequest), errors=("not_found",)
             )
         },
     }
@@ -200,8 +228,11 @@ def document(version: str) -> Json:
         },
         "paths": {
             f"{lease}{path}": {
-                "parameters": [in_path(name) for name in _names(f"{lease}{path}")],
                 **operations,
+                "parameters": [
+                    *(in_path(name) for name in _names(f"{lease}{path}")),
+                    *operations.get("parameters", ()),
+                ],
             }
             for path, operations in paths.items()
         },

@@ -1,7 +1,8 @@
-"""The routes of one lease: health, models, chat completions. One flow each, thin over ``query`` and ``stream``."""
+"""The routes of one lease: health, models, chat completions, cancellation. One flow each, thin over ``stream``."""
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import time
 from typing import Any
@@ -15,8 +16,10 @@ from worker import openapi as description
 from worker import parameters
 from worker.completion import CompletionRequest, read_request
 from worker.lease import ServedLease
-from worker.session import query, stream
+from worker.recording import Answering, Making
+from worker.session import stream
 from worker.sse import EventStream
+from worker.whole import WholeAnswer
 
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BODY_BYTES_WITH_IMAGES = 8 * 1024 * 1024
@@ -96,7 +99,7 @@ class ChatCompletions:
         self._lease = lease
 
     async def on_post(self, req: Request, resp: Response, lease_ref: str) -> None:
-        """Run one turn. A caller that leaves has its request cancelled, and with it the turn."""
+        """Run one turn, or repeat its answer. A caller that leaves has its request cancelled, and with it the turn."""
         spec = self._lease.spec
         options = provider.load(spec.provider).turn_options
         max_bytes = MAX_BODY_BYTES_WITH_IMAGES if options.image_types else MAX_BODY_BYTES
@@ -104,32 +107,62 @@ class ChatCompletions:
         request = read_request(body, model=spec.model, streaming=spec.streaming, options=options)
         if request.ignored:
             resp.set_header(parameters.IGNORED_HEADER, parameters.report(request.ignored))
+        answer = self._answer(request, body, req, resp)
+        await answer.open()
         if request.stream:
-            await self._stream(request, resp, req.context.request_id)
+            _send_stream(resp, answer)
         else:
-            await self._complete(request, resp, req.context.request_id)
+            await _send_whole(resp, answer)
 
-    async def _complete(self, request: CompletionRequest, resp: Response, request_id: str) -> None:
-        completion = await query(
-            self._lease.session, request.prompt, stop=request.stop, request_id=request_id
-        )
-        answer = openai.completion_object(
-            completion, completion_id=openai.new_completion_id(), model=self._lease.spec.model
-        )
-        http.send_json(resp, answer)
+    def _answer(self, request: CompletionRequest, body: Any, req: Request, resp: Response) -> Answering:
+        """One that is made now, or, under an ``Idempotency-Key``, the one there is."""
+        request_id = req.context.request_id
+        key = http.idempotency_key(req)
+        if key is None:
+            return self._make(request, request_id)
+        make = functools.partial(self._make, request, request_id)
+        reader, is_repeat = self._lease.replays.reader(key, body, make)
+        reader.known_as(request_id, self._lease.session.requests)
+        if is_repeat:
+            resp.set_header("idempotent-replayed", "true")
+        return reader
 
-    async def _stream(self, request: CompletionRequest, resp: Response, request_id: str) -> None:
-        encoder = openai.ChunkEncoder(
-            completion_id=openai.new_completion_id(),
-            model=self._lease.spec.model,
-            include_usage=request.include_usage,
-        )
-        session = self._lease.session
+    def _make(self, request: CompletionRequest, request_id: str) -> Making:
+        session, model = self._lease.session, self._lease.spec.model
+        completion_id = openai.new_completion_id()
         turn = stream(session, request.prompt, stop=request.stop, request_id=request_id)
-        events = EventStream(turn, encoder, session.limits)
-        await events.open()
-        resp.status = falcon.HTTP_200
-        resp.content_type = "text/event-stream; charset=utf-8"
-        resp.set_header("cache-control", "no-cache")
-        resp.set_header("x-accel-buffering", "no")
-        resp.stream = events  # type: ignore[assignment]  # Falcon takes any object with __aiter__ and close
+        if not request.stream:
+            return WholeAnswer(turn, completion_id=completion_id, model=model)
+        encoder = openai.ChunkEncoder(
+            completion_id=completion_id, model=model, include_usage=request.include_usage
+        )
+        return EventStream(turn, encoder, session.limits)
+
+
+class Cancellations:
+    """``POST v1/requests/{request_id}/cancel``: by the ``x-request-id`` of a completion."""
+
+    def __init__(self, lease: ServedLease) -> None:
+        self._lease = lease
+
+    async def on_post(self, req: Request, resp: Response, lease_ref: str, request_id: str) -> None:
+        """End what waits or runs under that id: its callers get ``turn_cancelled``. 404 when nothing does."""
+        if not self._lease.session.requests.cancel(request_id):
+            raise RequestError("not_found", "no request of this id waits or runs here", param="request_id")
+        http.send_json(resp, {"id": request_id, "object": "request", "cancelled": True})
+
+
+async def _send_whole(resp: Response, answer: Answering) -> None:
+    resp.content_type = falcon.MEDIA_JSON
+    try:
+        resp.data = b"".join([block async for block in answer])
+    finally:
+        await answer.close()
+
+
+def _send_stream(resp: Response, events: Answering) -> None:
+    resp.status = falcon.HTTP_200
+    resp.content_type = "text/event-stream; charset=utf-8"
+    resp.set_header("cache-control", "no-cache")
+    resp.set_header("x-accel-buffering", "no")
+    resp.stream = events  # type: ignore[assignment]  # Falcon takes any object with __aiter__ and close

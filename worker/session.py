@@ -29,6 +29,7 @@ from shared.result import Completion, Projection, Shown
 from worker import turnlog
 from worker.answer import Answer
 from worker.budget import CHARS_PER_IMAGE, Account
+from worker.cancellation import Cancellation, Requests
 from worker.capacity import Capacity
 from worker.confinement import Confinement
 from worker.inputs import private_inputs
@@ -52,6 +53,7 @@ class Session:
         self.limits = limits
         self.capacity = capacity
         self.trouble = Trouble(capacity.board)
+        self.requests = Requests()
         pool.on_standby_failed = self.trouble.standby_failed
 
     def refill(self) -> None:
@@ -94,6 +96,9 @@ class TurnStream:
         self._projection = Projection()
         self._answer = Answer(self._projection, stop, prompt_chars=_chars(prompt))
         self._batches: AsyncIterator[list[Shown]] | None = None
+        self._cancellation = Cancellation()
+        self.has_begun = False
+        """Whether a command line has been given the prompt."""
 
     @property
     def completion(self) -> Completion:
@@ -122,22 +127,29 @@ class TurnStream:
         if self._batches is not None:
             await self._batches.aclose()  # type: ignore[attr-defined]
 
+    def cancel(self) -> None:
+        """End the turn with ProviderError ``turn_cancelled``, waiting or running, for whoever iterates over it."""
+        self._cancellation.ask()
+
     async def _run(self, heartbeat_s: float | None) -> AsyncIterator[list[Shown]]:
-        session = self._session
-        async with (
-            self._logged(),
-            session.capacity.place(session.limits.queue_s, _chars(self._prompt)) as account,
-            session.trouble.of_turn(),
-        ):
-            with session.process() as process:
-                turn = process.start_turn(self._prompt, self._request_id)
-                account.begin(turn.stop, time.monotonic())
-                asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.refill)
-                try:
-                    async for batch in self._pieces(turn, account, heartbeat_s):
-                        yield batch
-                finally:
-                    turn.end()
+        session, chars = self._session, _chars(self._prompt)
+        with session.requests.known_as(self._request_id, self.cancel):
+            async with (
+                self._logged(),
+                session.capacity.place(session.limits.queue_s, chars, self._cancellation) as account,
+                session.trouble.of_turn(),
+            ):
+                self._cancellation.ends(account.stop)
+                with session.process() as process:
+                    turn = process.start_turn(self._prompt, self._request_id)
+                    self.has_begun = True
+                    account.begin(turn.stop, time.monotonic())
+                    asyncio.get_running_loop().call_later(session.limits.standby_delay_s, session.refill)
+                    try:
+                        async for batch in self._pieces(turn, account, heartbeat_s):
+                            yield batch
+                    finally:
+                        turn.end()
 
     def _logged(self) -> contextlib.AbstractAsyncContextManager[None]:
         with_content = self._session.logs_content

@@ -27,6 +27,15 @@ class EventStream:
         self._batches = turn.batches(limits.heartbeat_s)
         self._first: asyncio.Future[list[Shown]] = asyncio.ensure_future(anext(self._batches))
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a command line has been given the prompt."""
+        return self._turn.has_begun
+
+    def cancel(self) -> None:
+        """End the turn with ``turn_cancelled``."""
+        self._turn.cancel()
+
     async def open(self) -> None:
         """Hold the status. Raises what the turn raises within the hold time."""
         try:
