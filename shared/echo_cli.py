@@ -127,9 +127,10 @@ def answer(prompt: str, model: str, known: set[str], wishes: dict[str, Any]) -> 
         block = {"type": "text", "text": text}
     put({"type": "assistant", "message": {"model": model, "content": [block]}})
     event({"type": "content_block_stop", "index": 0})
-    reason = "end_turn" if is_whole else "max_tokens"
-    event({"type": "message_delta", "delta": {"stop_reason": reason}, "usage": usage})
-    event({"type": "message_stop"})
+    if "error" not in markers:
+        reason = "end_turn" if is_whole else "max_tokens"
+        event({"type": "message_delta", "delta": {"stop_reason": reason}, "usage": usage})
+        event({"type": "message_stop"})
     finish(markers, text, usage)
 
 
