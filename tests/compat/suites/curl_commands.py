@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
 from lane import Lane
 
 TEXT = "one two three"
@@ -78,10 +79,11 @@ def test_models(lane: Lane) -> None:
     assert [model["id"] for model in json.loads(curl(lane, path="/models"))["data"]] == [lane.model]
 
 
-def test_a_failure_is_json_with_a_status(lane: Lane) -> None:
-    printed = curl(lane, "-w", "\n%{http_code}", "-d", "{")
-    error, _, status = printed.rpartition("\n")
-    assert status == "400"
+@pytest.mark.parametrize(("sent", "status"), [("--json", 400), ("-d", 415)])
+def test_a_failure_is_json_with_a_status(lane: Lane, sent: str, status: int) -> None:
+    printed = curl(lane, "-w", "\n%{http_code}", sent, "{")
+    error, _, printed_status = printed.rpartition("\n")
+    assert printed_status == str(status)
     assert json.loads(error)["error"]["type"] == "invalid_request_error"
 
 
