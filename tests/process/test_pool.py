@@ -6,7 +6,9 @@ import asyncio
 import functools
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import psutil
 import pytest
@@ -71,10 +73,14 @@ def test_without_standbys_nothing_runs_but_turns():
 def test_a_prompt_that_cannot_be_written_keeps_no_process():
     """Whoever sends many of them would have as many command lines, whatever the concurrency."""
 
+    schema: dict[str, Any] = {}
+    for _ in range(sys.getrecursionlimit()):
+        schema = {"anyOf": [schema]}
+
     async def scenario(session: Session) -> None:
         for _ in range(3):
-            with pytest.raises(UnicodeEncodeError):
-                await query(session, "\ud800")
+            with pytest.raises(RecursionError):
+                await query(session, Prompt(text="hello", output_schema=schema))
         await until(lambda: not running())
         assert (await query(session, "hello")).text == "hello"
 
