@@ -10,6 +10,7 @@ import time
 
 from shared import processes
 from shared.launch import Exited
+from shared.pidns import pid_namespace
 from shared.processes import ProcessId
 from supervisor.launcher import Launcher
 from supervisor.observing import observe
@@ -34,6 +35,7 @@ async def stop_family(
     started = time.monotonic()
     observe([record])
     had = {row.id: proven(row) for row in record.processes}
+    first = _first_of_namespace(record)
     exit_report: Exited | None = None
     kill_after_s = settings.drain_s + settings.kill_margin_s if _has_work(record, started) else 0.0
     if record.leader is not None:
@@ -41,7 +43,7 @@ async def stop_family(
             launcher.stop(record.lease_ref, kill_after_s)
         with contextlib.suppress(TimeoutError):
             exit_report = await asyncio.wait_for(asyncio.shield(exited), kill_after_s + settings.exit_wait_s)
-    survivors = await _settled(record)
+    survivors = await _settled(record, first)
     return ReleaseProof(
         lease_ref=record.lease_ref,
         cause=str(record.cause),
@@ -63,11 +65,25 @@ def _has_work(record: LeaseRecord, now: float) -> bool:
     return idle_since is None or (is_recent and record.scoreboard["requests"] > 0)
 
 
-async def _settled(record: LeaseRecord) -> list[ProcessId]:
-    """What is left of the family, after a short time for the kernel; outside namespaces strays are killed too."""
+def _first_of_namespace(record: LeaseRecord) -> ProcessId | None:
+    """The family's process 1 in its own PID namespace, while that can be told."""
+    if record.held_namespace is None:
+        return None
+    members = (row.id for row in record.processes if pid_namespace(row.id.pid) == record.held_namespace)
+    return next(members, None)
+
+
+async def _settled(record: LeaseRecord, first: ProcessId | None) -> list[ProcessId]:
+    """What is left of the family, after a short time for the kernel; outside namespaces strays are killed too.
+
+    A namespace's ``first`` process ends only when no other one is left in it (pid_namespaces(7)): once it has, there is
+    no need to look through all processes of the machine.
+    """
     deadline = time.monotonic() + SETTLE_S
     while True:
-        left = remains(record)
+        left = processes.alive(record.seen)
+        if not left and first is None:
+            left = remains(record)
         if not left or time.monotonic() > deadline:
             return left
         if record.held_namespace is None:

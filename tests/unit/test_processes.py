@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -78,3 +79,22 @@ def test_a_family_is_a_leader_and_all_below_it():
         child.communicate(b"\n", TIMEOUT_S)
     assert processes.family(child.pid, processes.table(), {}) == []
     assert not processes.is_apart(child.pid, os.getpid())
+
+
+def test_a_tree_is_the_family_of_the_table(monkeypatch: pytest.MonkeyPatch):
+    """Whether the kernel names children, or the whole table has to be read; nothing below a process that has gone."""
+    script = "import os, subprocess, sys; subprocess.run(('sleep', '600'), stdout=subprocess.DEVNULL)"
+    with subprocess.Popen((sys.executable, "-c", script), start_new_session=True) as above:
+        try:
+            deadline = time.monotonic() + 10
+            while len(processes.tree(above.pid)) < 2:
+                assert time.monotonic() < deadline
+            found = {row.id for row in processes.tree(above.pid)}
+            rows = processes.table()
+            family = processes.family(above.pid, rows, processes.children_by_parent(rows))
+            assert found == {row.id for row in family}
+            monkeypatch.setattr(processes, "_names_children", lambda: False)
+            assert {row.id for row in processes.tree(above.pid)} == found
+        finally:
+            os.killpg(above.pid, signal.SIGKILL)
+    assert processes.tree(above.pid) == []
