@@ -91,6 +91,8 @@ async def _read_body(req: Request, max_bytes: int, within_s: float) -> bytearray
 
 async def _discard_rest(req: Request) -> None:
     """Read on without keeping anything: closing a connection on unread data loses the answer (a TCP reset)."""
+    if req.stream.eof:
+        return
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(LINGER_S):
             await req.stream.exhaust()

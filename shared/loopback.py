@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 
@@ -13,6 +14,7 @@ def is_loopback_host(header: str | None) -> bool:
     return is_loopback_address(name.strip("[]"))
 
 
+@functools.lru_cache(maxsize=16)
 def is_loopback_address(name: str) -> bool:
     """Whether a host name or address is ``localhost`` or in 127.0.0.0/8 or ::1."""
     if name.lower().rstrip(".") == "localhost":

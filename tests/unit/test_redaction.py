@@ -10,6 +10,7 @@ import urllib.parse
 
 import pytest
 
+from shared import redaction
 from shared.redaction import MASK, redacted, secret_values
 
 OF_32_BYTES = [random.Random(seed).randbytes(32) for seed in range(200)]
@@ -139,3 +140,27 @@ def test_time_grows_with_the_text_and_not_faster(unit: str):
         return min(times)
 
     assert best_of_three_s(200_000) < 40 * best_of_three_s(20_000) + 0.05
+
+
+@pytest.mark.parametrize(
+    "sample",
+    [
+        "-----BEGIN PRIVATE KEY-----\nabc\n-----END PRIVATE KEY-----",
+        "https://user:word@host",
+        "Cookie: a=b",
+        "Bearer abcdefgh",
+        "password=x",
+        '"token": "abcdefgh"',
+    ],
+)
+def test_no_pattern_matches_without_a_mark(sample: str):
+    """So texts without one may pass these patterns by; each sample is of one of them."""
+    matching = [pattern for pattern in redaction._PATTERNS if pattern.search(sample)]
+    assert matching
+    bare = redaction._MARK.sub("", sample)
+    assert not [pattern for pattern in redaction._PATTERNS if pattern.search(bare)]
+
+
+def test_every_pattern_has_such_a_sample():
+    """A further pattern needs one above."""
+    assert len(redaction._PATTERNS) == 6
