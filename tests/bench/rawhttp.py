@@ -15,12 +15,13 @@ TIMEOUT_S = 120.0
 END = b"0\r\n\r\n"
 
 
-def open_stream(descriptor: EndpointDescriptor, body: dict[str, Any]) -> socket.socket:
+def open_stream(descriptor: EndpointDescriptor, body: dict[str, Any], request_id: str = "") -> socket.socket:
     """Send a completion request; the answer is left to be read."""
     url = urlsplit(descriptor.base_url + "/chat/completions")
     content = json.dumps(body).encode()
     head = (
         f"POST {url.path} HTTP/1.1\r\nHost: {url.netloc}\r\nAuthorization: {descriptor.headers['authorization']}\r\n"
+        f"X-Request-Id: {request_id}\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
     )
     connection = socket.create_connection((url.hostname, url.port), timeout=TIMEOUT_S)
