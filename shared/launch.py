@@ -161,11 +161,15 @@ class End(msgspec.Struct, frozen=True, tag="end"):
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
-    """The zygote has imported everything. ``namespaces`` says whether it may create PID namespaces."""
+    """The zygote has imported everything. ``namespaces`` says whether it may create PID namespaces.
+
+    ``program`` is the fingerprint of the code that it has imported.
+    """
 
     protocol: int
     pid: int
     namespaces: bool
+    program: str = ""
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):

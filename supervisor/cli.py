@@ -49,6 +49,8 @@ EXIT_OF_CODE = {
     "supervisor_unavailable": Exit.SUPERVISOR_UNAVAILABLE,
     "already_running": Exit.SUPERVISOR_UNAVAILABLE,
     "survivors": Exit.SURVIVORS,
+    "at_capacity": Exit.REFUSED,
+    "memory_pressure": Exit.REFUSED,
 }
 EXIT_OF_FAMILY: dict[type[EndpointError], Exit] = {
     RequestError: Exit.REFUSED,

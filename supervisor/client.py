@@ -61,11 +61,13 @@ class SupervisorClient:
 
         Without ``home`` it is this user's; then $ASM_ENDPOINT_TOKEN, where it is set, is who asks, and with it
         $ASM_ENDPOINT_URL is whom: who has a named token need not have the folder.
-        Raises WorkerError ``supervisor_unavailable``.
+        Raises WorkerError ``supervisor_unavailable``, and for a URL without a token RequestError ``invalid_request``.
         """
         folder = StateFolder(home or state_home(os.environ))
         token = os.environ.get(TOKEN_VARIABLE) if home is None else None
-        url = os.environ.get(URL_VARIABLE) if token else None
+        url = os.environ.get(URL_VARIABLE) if home is None else None
+        if url and not token:
+            raise RequestError("invalid_request", f"cannot ask {url}: {URL_VARIABLE} needs {TOKEN_VARIABLE}")
         return cls(url or folder.require_address().url, token or folder.read_token())
 
     def __enter__(self) -> Self:

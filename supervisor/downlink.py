@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from shared import program
 from shared.errors import WorkerError
 from shared.launch import PROTOCOL, Exited
 from supervisor import adoption
@@ -45,6 +46,8 @@ class Downlink:
         self._losses: deque[float] = deque(maxlen=MAX_LOSSES)
         self._reviving: asyncio.Task[None] | None = None
         self._is_over = False
+        self._program = program.fingerprint()
+        self._is_outdated = False
         self.launcher = Launcher(on_exit, self._lose)
         self.unwatched = adoption.UNWATCHED
         """Why a lease of the journal may be unknown to the zygote that was met."""
@@ -61,9 +64,14 @@ class Downlink:
         """
         return await self._meet_living() or await self._meet_new()
 
-    async def require(self) -> None:
-        """Start a zygote again after one was lost. Raises WorkerError ``boot_failed``."""
+    async def require(self, is_idle: Callable[[], bool]) -> None:
+        """Start a zygote again after one was lost, and in place of another program's once that has no family left.
+
+        Raises WorkerError ``boot_failed``.
+        """
         async with self._meeting:
+            if self._is_outdated and self.is_up and is_idle():
+                self.launcher.leave()
             if not self.is_up and not self._is_over:
                 await self.meet()
                 self._on_restart()
@@ -90,9 +98,17 @@ class Downlink:
             return None
         with contextlib.suppress(WorkerError):
             met = await self._greet(connection)
-            if met.ready.protocol == PROTOCOL:
+            self._is_outdated = met.ready.program != self._program
+            if met.ready.protocol == PROTOCOL and (met.families or not self._is_outdated):
                 _log.info("zygote %s found, with %d families", met.ready.pid, len(met.families))
+                if self._is_outdated:
+                    _log.warning(
+                        "it is of another program: new leases run that too, until the last has ended"
+                    )
                 return met
+            if met.ready.protocol == PROTOCOL:
+                self.launcher.leave()
+                return None
             self.unwatched = f"its zygote spoke protocol {met.ready.protocol}, not {PROTOCOL}, and was ended"
             _log.error("%s", self.unwatched)
         self.launcher.leave()
@@ -100,6 +116,7 @@ class Downlink:
 
     async def _meet_new(self) -> Met:
         await self._zygotes.end()
+        self._is_outdated = False
         try:
             connection = self._zygotes.start()
         except OSError as error:
@@ -129,6 +146,6 @@ class Downlink:
 
     async def _revive(self) -> None:
         try:
-            await self.require()
+            await self.require(lambda: False)
         except WorkerError as error:
             _log.error("%s; the next lease tries again", error)

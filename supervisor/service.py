@@ -158,7 +158,7 @@ class Service:
     async def _lease(self, decision: Decision, caller: Caller, token: str) -> Ensured:
         command_line = await self._command_lines.find(decision.chosen)
         provider.require_model(decision.chosen, decision.model)
-        await self._downlink.require()
+        await self._downlink.require(lambda: not len(self._table))
         with preparation.listen() as listener:
             admitted_at = time.monotonic()
             record = self._admit(decision, caller, listener.getsockname()[1], token)

@@ -131,6 +131,15 @@ class StateFolder:
             return None
         return address if address.is_served else None
 
+    def last_port(self) -> int:
+        """The port of a supervisor that did not end by itself, or has just left; 0 when there was none."""
+        try:
+            address = msgspec.json.decode((self.path / ADDRESS_NAME).read_bytes(), type=Address)
+        except (OSError, msgspec.MsgspecError):
+            return 0
+        port = address.url.rpartition(":")[2]
+        return int(port) if port.isdecimal() else 0
+
     def require_address(self) -> Address:
         """Where the supervisor is. Raises WorkerError ``supervisor_unavailable``."""
         if address := self.read_address():

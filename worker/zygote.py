@@ -25,7 +25,7 @@ from pathlib import Path
 
 import msgspec
 
-from shared import isolation, launch, logs
+from shared import isolation, launch, logs, program
 from shared.launch import (
     Confirm,
     End,
@@ -57,7 +57,10 @@ RENEW_PERIOD_S = 0.5
 class Zygote:
     """Follows one supervisor after the other, and goes when none comes."""
 
-    def __init__(self, rehearsed: Rehearsed, listener: socket.socket, path: Path, way: Way) -> None:
+    def __init__(
+        self, rehearsed: Rehearsed, listener: socket.socket, path: Path, way: Way, program: str
+    ) -> None:
+        self._program = program
         self._has_namespaces = way is not Way.PLAIN
         self._families = Families(rehearsed, way, self._on_exit)
         self._is_ending = False
@@ -106,7 +109,14 @@ class Zygote:
 
     def _tell_all(self) -> None:
         """What we are and have, to a supervisor that has just come."""
-        self._uplink.send(Ready(protocol=launch.PROTOCOL, pid=os.getpid(), namespaces=self._has_namespaces))
+        self._uplink.send(
+            Ready(
+                protocol=launch.PROTOCOL,
+                pid=os.getpid(),
+                namespaces=self._has_namespaces,
+                program=self._program,
+            )
+        )
         for found in self._families:
             self._uplink.send(found.running(), (found.scoreboard_fd, *found.namespace_fds()))
             if found.exited is not None:
@@ -153,6 +163,7 @@ class Zygote:
 
 def main(listener_fd: int, path: Path) -> None:
     """Preload, then serve whoever supervises."""
+    imported = program.fingerprint()
     rehearsed = rehearse()
     logs.configure(logs.LogSettings(max_bytes=LOG_BYTES))
     listener = socket.socket(fileno=listener_fd)
@@ -161,7 +172,7 @@ def main(listener_fd: int, path: Path) -> None:
     isolation.raise_descriptor_limit()
     gc.collect()
     gc.freeze()
-    Zygote(rehearsed, listener, path, way).run()
+    Zygote(rehearsed, listener, path, way, imported).run()
 
 
 if __name__ == "__main__":

@@ -72,7 +72,8 @@ def run(options: argparse.Namespace) -> int:
         with console.progress(f"leasing {options.provider} {options.model} ..."):
             descriptor, _ = client.ensure_endpoint(request(options), lease=lease_options(options))
         with _signals_held() as mask:
-            code = _run_command(argv, {**os.environ, **wording.variables(descriptor)}, mask)
+            environ = {name: value for name, value in os.environ.items() if name != "ASM_ENDPOINT_TOKEN"}
+            code = _run_command(argv, {**environ, **wording.variables(descriptor)}, mask)
             try:
                 client.release_endpoint(descriptor)
             except EndpointError as error:
@@ -83,7 +84,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _running_or_embedded(home: Path | None) -> SupervisorClient:
-    from supervisor.client import SupervisorClient
+    from supervisor.client import URL_VARIABLE, SupervisorClient
     from supervisor.embedded import InferenceEndpoint
 
     with contextlib.ExitStack() as stack:
@@ -91,7 +92,8 @@ def _running_or_embedded(home: Path | None) -> SupervisorClient:
             client = stack.enter_context(SupervisorClient.from_home(home))
             client.consumer_manifest()
         except WorkerError as error:
-            if error.code != "supervisor_unavailable":
+            is_named = home is None and URL_VARIABLE in os.environ
+            if error.code != "supervisor_unavailable" or is_named:
                 raise
             return InferenceEndpoint()
         stack.pop_all()

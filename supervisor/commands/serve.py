@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import socket
 import sys
@@ -26,7 +27,12 @@ def add_parsers(parsers: Parsers) -> None:
     parser = add_parser(parsers, "serve", serve, "run a supervisor until SIGTERM or Ctrl-C")
     add_home(parser)
     parser.add_argument("--host", default="127.0.0.1", help="loopback address (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=0, help="0 to 65535 (default: 0, any free one)")
+    parser.add_argument(
+        "--port",
+        type=_port,
+        default=0,
+        help="0 to 65535 (default: 0, that of a supervisor before this one, or any free one)",
+    )
     parser.add_argument(
         "--no-namespaces",
         action="store_true",
@@ -105,9 +111,9 @@ def serve(options: argparse.Namespace) -> int:
     from shared.cors import read_origin
     from supervisor.hardening import read_hardening
     from supervisor.publication import DEFAULT_MANAGEMENT_MODES
-    from supervisor.serve import bind
     from supervisor.serve import serve as serve_on
     from supervisor.settings import EMBEDDED_ADOPT_GRACE_S, Settings, changed, state_home
+    from supervisor.statefolder import StateFolder
 
     home = options.home or state_home(os.environ)
     modes = tuple(options.management_modes or DEFAULT_MANAGEMENT_MODES)
@@ -128,9 +134,10 @@ def serve(options: argparse.Namespace) -> int:
     if options.until_stdin_closes:
         settings = msgspec.structs.replace(settings, adopt_grace_s=EMBEDDED_ADOPT_GRACE_S)
     settings = changed(settings, options.assignments)
+    last_port = StateFolder(home).last_port()
     if options.take_over:
         _ask_to_leave(home, settings.take_over_s)
-    listener = bind(options.host, options.port) if options.fd is None else socket.socket(fileno=options.fd)
+    listener = _listener(options, last_port)
     us = os.getpid()
     try:
         serve_on(settings, listener, until_stdin_closes=options.until_stdin_closes)
@@ -141,6 +148,18 @@ def serve(options: argparse.Namespace) -> int:
             ) from end
         raise
     return 0
+
+
+def _listener(options: argparse.Namespace, last_port: int) -> socket.socket:
+    """On the port that is asked for; else on that of a supervisor before us, where its callers look, if it is free."""
+    from supervisor.serve import bind
+
+    if options.fd is not None:
+        return socket.socket(fileno=options.fd)
+    if not options.port and last_port:
+        with contextlib.suppress(WorkerError):
+            return bind(options.host, last_port)
+    return bind(options.host, options.port)
 
 
 def _ask_to_leave(home: Path, wait_s: float) -> None:

@@ -50,7 +50,7 @@ def proof_line(lease_ref: str, released: Released) -> str:
     """How a lease ended, in one line."""
     proof = released.proof
     if proof is None:
-        return f"released {lease_ref}: unknown here, nothing to end"
+        return f"nothing to release: {lease_ref} is unknown here"
     how = "SIGKILL was needed" if proof.sigkill_needed else "SIGTERM was enough"
     verb = "released" if released.released else "could not end"
     return (

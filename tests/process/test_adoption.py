@@ -7,13 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import msgspec
 import pytest
 
+import worker
 from shared import processes
 from shared.unixsocket import listen_at
 from supervisor import EndpointDescriptor, SupervisorClient
@@ -164,6 +165,53 @@ def test_a_supervisor_takes_over_from_a_running_one(held: Serving):
         assert reader.finish().endswith("data: [DONE]\n\n")
         assert held.end() == 0
     assert not processes.is_alive(zygote)
+
+
+def take_over(held: Serving) -> None:
+    """Start another one in place of the one that runs, which ends well."""
+    before = held.process
+    held.start("--take-over")
+    assert before is not None
+    assert before.wait(30) == 0
+
+
+@pytest.fixture
+def upgraded() -> Iterator[Callable[[], None]]:
+    """Installs another program, as far as anybody can see, and the old one again afterwards."""
+    changed = Path(worker.__file__)
+    before = changed.stat()
+    yield lambda: os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000_000))
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_an_upgrade_reaches_the_workers_as_soon_as_no_lease_needs_the_old_ones(
+    held: Serving, upgraded: Callable[[], None]
+):
+    """While one lives, its zygote has to; the first lease after the last of them starts on the new program."""
+    with held.client() as client:
+        descriptor = lease(client)
+        url = client.url
+    old = held.zygote
+    upgraded()
+    take_over(held)
+    with held.client() as client:
+        assert client.url == url
+        assert ask(lease(client), "on the old one").status_code == 200
+        assert held.zygote == old
+        for view in client.endpoints():
+            client.release_endpoint(view.lease_ref)
+        assert ask(lease(client), "on the new one").status_code == 200
+        assert held.zygote != old
+        assert client.endpoint(descriptor).cause == "released"
+    assert not processes.is_alive(old)
+
+
+def test_an_upgrade_with_no_lease_takes_no_old_zygote(held: Serving, upgraded: Callable[[], None]):
+    """There is nothing to wait for."""
+    old = held.zygote
+    upgraded()
+    take_over(held)
+    assert held.zygote != old
 
 
 def test_taking_over_where_nobody_is_is_serving(isolation: tuple[str, ...], tmp_path: Path):

@@ -17,9 +17,10 @@ import pytest
 
 from shared import processes
 from shared.contracts import LeaseOptions
-from shared.errors import WorkerError
+from shared.errors import RequestError, WorkerError
 from shared.processes import ProcessId
 from supervisor import EndpointDescriptor, SupervisorClient
+from supervisor.cli import main
 from supervisor.database import DATABASE_NAME, Database
 from supervisor.entry import LeaseEntry
 from supervisor.journal import Journal
@@ -151,6 +152,30 @@ def test_a_stale_address_sends_no_token_to_a_stranger(tmp_path: Path, stranger: 
     with SupervisorClient.from_home(tmp_path) as client, pytest.raises(WorkerError):
         client.consumer_manifest()
     assert tokens == [f"Bearer {token}"]
+
+
+def test_a_url_without_a_token_is_an_error_and_nobody_is_asked(
+    tmp_path: Path, stranger: tuple[str, list[str]], monkeypatch: pytest.MonkeyPatch
+):
+    """Neither the one that is named nor this user's own: either might be the wrong one."""
+    url, tokens = stranger
+    monkeypatch.setenv("ASM_ENDPOINT_HOME", str(tmp_path))
+    monkeypatch.setenv("ASM_ENDPOINT_URL", url)
+    monkeypatch.delenv("ASM_ENDPOINT_TOKEN", raising=False)
+    with pytest.raises(RequestError, match="ASM_ENDPOINT_URL needs ASM_ENDPOINT_TOKEN"):
+        SupervisorClient.from_home()
+    assert not tokens
+
+
+def test_run_starts_no_supervisor_of_its_own_where_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """A lease of another supervisor would have neither the limits nor the journal of the one that was meant."""
+    monkeypatch.setenv("ASM_ENDPOINT_HOME", str(tmp_path))
+    monkeypatch.setenv("ASM_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("ASM_ENDPOINT_TOKEN", "x")
+    assert main(["run", "--provider", "echo", "--model", "any", "--", "true"]) == 5
+    assert "cannot reach the supervisor at http://127.0.0.1:9" in capsys.readouterr().err
 
 
 def test_a_stale_address_does_not_keep_a_supervisor_from_starting(tmp_path: Path):
