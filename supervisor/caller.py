@@ -75,5 +75,6 @@ def unauthorized() -> RequestError:
     """The one answer to no token, an unknown, an expired and a revoked one: nobody learns which it was."""
     return RequestError(
         "unauthorized",
-        "unauthorized: a valid API token is needed; the admin's is in the state folder's admin.token",
+        "unauthorized: no token, or an unknown, expired or revoked one; the admin's is in the state folder's "
+        "admin.token, others are given by `asm-endpoint token add`",
     )
