@@ -16,7 +16,7 @@ import jsonschema
 from tests.compat.exchange import DONE, Exchange
 
 SCHEMAS = Path(__file__).parent / "schemas"
-NAMES = ("chat.completion", "chat.completion.chunk", "error", "model", "models")
+NAMES = ("cancellation", "chat.completion", "chat.completion.chunk", "error", "model", "models")
 VALIDATORS = {
     name: jsonschema.Draft202012Validator(json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8")))
     for name in NAMES
@@ -58,6 +58,8 @@ def _schema_of(exchange: Exchange) -> str:
         return "error"
     if exchange.path.endswith("/chat/completions"):
         return "chat.completion"
+    if exchange.path.endswith("/cancel"):
+        return "cancellation"
     return "models" if exchange.path.endswith("/models") else "model"
 
 

@@ -101,6 +101,8 @@ def test_what_the_product_writes_is_right():
     model = model_object("any", 1_700_000_000, "echo")
     assert not faults(answered(model, path="/leases/x/v1/models/any"))
     assert not faults(answered({"object": "list", "data": [model]}, path="/leases/x/v1/models"))
+    cancelled = {"id": "r", "object": "request", "cancelled": True}
+    assert not faults(answered(cancelled, path="/leases/x/v1/requests/r/cancel"))
     for code in KINDS:
         error = typed(code, "words")
         assert not faults(answered(error.envelope(), status=error.status)), code

@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -414,6 +415,58 @@ def test_a_stream_that_is_left_frees_the_place(lane: Lane) -> None:
         ) as stream:
             next(iter(stream))
         _until_there_is_room(client, lane)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_repeat_under_an_idempotency_key_is_the_same_answer(
+    client: OpenAI, lane: Lane, stream: bool
+) -> None:
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+
+    def once() -> tuple[Any, str]:
+        raw = client.chat.completions.with_raw_response.create(
+            model=lane.model, messages=user(lane.saying(TEXT)), stream=stream, extra_headers=headers
+        )
+        answer = raw.parse()
+        chunks = list(answer) if stream else [answer]
+        return [chunk.model_dump() for chunk in chunks], raw.headers.get("idempotent-replayed", "")
+
+    (first, is_first_replayed), (second, is_second_replayed) = once(), once()
+    assert first == second
+    assert (is_first_replayed, is_second_replayed) == ("", "true")
+
+
+def test_an_idempotency_key_is_of_one_body(client: OpenAI, lane: Lane) -> None:
+    headers = {"Idempotency-Key": uuid.uuid4().hex}
+    ask(client, lane, extra_headers=headers)
+    with pytest.raises(openai.UnprocessableEntityError) as refused:
+        ask(client, lane, "another", extra_headers=headers)
+    assert refused.value.code == "idempotency_key_reused"
+
+
+def test_a_request_is_cancelled_by_its_id(lane: Lane) -> None:
+    request_id = uuid.uuid4().hex
+    with OpenAI(base_url=lane.narrow_url, api_key=lane.narrow_key, max_retries=0) as client:
+        _until_there_is_room(client, lane)
+        stream = client.chat.completions.create(
+            model=lane.model,
+            messages=user(lane.long),
+            stream=True,
+            extra_headers={"X-Request-Id": request_id},
+        )
+        next(iter(stream))
+        answer = client.post(f"/requests/{request_id}/cancel", cast_to=httpx_response())
+        assert answer.json() == {"id": request_id, "object": "request", "cancelled": True}
+        with pytest.raises(openai.APIError) as cancelled:
+            list(stream)
+        assert cancelled.value.code == "turn_cancelled"
+        _until_there_is_room(client, lane)
+
+
+def httpx_response() -> Any:
+    """The response class of the HTTP library that this version is built on."""
+    base: Any = openai._base_client
+    return (base.httpx if hasattr(base, "httpx") else base.httpx2).Response
 
 
 def test_structured_output_is_parsed(client: OpenAI, lane: Lane) -> None:
