@@ -50,6 +50,12 @@ def interpreter(kind: str, folder: Path) -> str:
     return str(program)
 
 
+@pytest.fixture(params=["pid_namespace", "process_group"])
+def either(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Arguments of ``serve`` for the best isolation there is, and for the fallback."""
+    return ISOLATION[request.param]
+
+
 @pytest.fixture
 def isolation_name(isolation: tuple[str, ...], request: pytest.FixtureRequest) -> str:
     """Which kind it is: a key of ``ISOLATION``."""

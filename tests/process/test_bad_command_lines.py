@@ -58,8 +58,9 @@ def provider(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def start(provider: str, tmp_path: Path) -> Callable[[Path], InferenceEndpoint]:
+def start(provider: str, either: tuple[str, ...], tmp_path: Path) -> Callable[[Path], InferenceEndpoint]:
     """Starts a supervisor whose user has a key and that executable."""
+    limits = ("--set", f"first_output_s={FIRST_OUTPUT_S}", "--set", "exit_grace_s=0.3")
 
     def start_with(executable: Path) -> InferenceEndpoint:
         path_variable, key_variable = VARIABLES[provider]
@@ -67,9 +68,7 @@ def start(provider: str, tmp_path: Path) -> Callable[[Path], InferenceEndpoint]:
             patch.setenv("HOME", str(tmp_path))
             patch.setenv(path_variable, str(executable))
             patch.setenv(key_variable, KEY)
-            return InferenceEndpoint(
-                serve_arguments=("--set", f"first_output_s={FIRST_OUTPUT_S}", "--set", "exit_grace_s=0.3")
-            )
+            return InferenceEndpoint(serve_arguments=(*either, *limits))
 
     return start_with
 
