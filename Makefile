@@ -13,13 +13,20 @@ COMPAT_ENVIRONMENTS := ai-sdk $(filter-out litellm-proxy,$(patsubst $(COMPAT_PIN
 # In CI every required test has to run: a missing npm is an error there, elsewhere a clear skip.
 REQUIRED := $(ASM_ENDPOINT_CI)
 
-.PHONY: demo test check bench chaos compat contracts format clis sdks record-transcripts clean
+.PHONY: demo test test-command-lines test-everything-else check bench chaos compat contracts format clis sdks record-transcripts clean
 
 demo: $(INSTALLED)
 	$(BIN)/asm-endpoint demo
 
+# In two halves at once: the first waits for command lines to start up for much of its time.
 test: $(INSTALLED) clis sdks
-	$(BIN)/python -m pytest -m "not bench and not chaos"
+	$(MAKE) --no-print-directory -j2 test-command-lines test-everything-else
+
+test-command-lines:
+	$(BIN)/python -m pytest -m "not bench and not chaos" tests/clis tests/chaos
+
+test-everything-else:
+	$(BIN)/python -m pytest -m "not bench and not chaos" --ignore=tests/clis --ignore=tests/chaos
 
 check: $(INSTALLED)
 	$(BIN)/ruff check
