@@ -81,7 +81,8 @@ def test_budgets_and_queues_are_options(run: Run, supervisor_client: SupervisorC
     """Whatever the command that leases: a limit is kept, an unknown one refused, and a wrong word never sent."""
     budget = ("--budget", "requests=1", "--budget", "cli_s=2.5", "--queue-limit", "0")
     script = 'for i in 1 2; do curl -s -o /dev/null -w "%{http_code} " "$OPENAI_BASE_URL/chat/completions" '
-    script += """-H "Authorization: Bearer $OPENAI_API_KEY" -d '{"prompt":"x"}'; done"""
+    script += '-H "Authorization: Bearer $OPENAI_API_KEY" -H "Content-Type: application/json" '
+    script += """-d '{"prompt":"x"}'; done"""
     ran = run("run", *LEASE, *budget, "--", "sh", "-c", script)
     assert (ran.returncode, ran.stdout) == (0, "200 429 "), ran.stderr
     unknown = run("ensure", *LEASE, "--budget", "wishes=3")
