@@ -110,6 +110,12 @@ class Serving:
         assert self.process is not None
         return self.process.wait(WAIT_S)
 
+    def kill_wholly(self) -> None:
+        """The same, and wait for its worker process, which dies with it."""
+        inner = self.inner
+        self.kill()
+        until(lambda: not processes.is_alive(inner))
+
     def end(self) -> int:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
@@ -182,6 +188,11 @@ class Reader(threading.Thread):
         self.join(WAIT_S)
         assert not self.is_alive(), "the stream has not ended"
         return self.received
+
+
+def lease(client: SupervisorClient, **options: object) -> EndpointDescriptor:
+    """One echo lease without a standby."""
+    return client.ensure_endpoint(ECHO, lease={"standby": 0, **options})[0]
 
 
 def words(count: int, pause_s: float) -> str:

@@ -17,9 +17,8 @@ import pytest
 import worker
 from shared import processes
 from shared.unixsocket import listen_at
-from supervisor import EndpointDescriptor, SupervisorClient
 from supervisor.zygotes import IDENTITY_NAME, SOCKET_NAME, Identity
-from tests.process.serving import ECHO, Reader, Serving, ask, family_of, serving, until, words
+from tests.process.serving import Reader, Serving, ask, family_of, lease, serving, until, words
 
 pytestmark = pytest.mark.process
 GRACE_S = 3.0
@@ -40,18 +39,6 @@ def held(isolation: tuple[str, ...], tmp_path: Path) -> Iterator[Serving]:
         yield running
 
 
-def lease(client: SupervisorClient, **options: object) -> EndpointDescriptor:
-    """One echo lease without a standby."""
-    return client.ensure_endpoint(ECHO, lease={"standby": 0, **options})[0]
-
-
-def kill_arbiter(held: Serving) -> None:
-    """The whole supervisor: its worker process dies with it."""
-    inner = held.inner
-    held.kill()
-    until(lambda: not processes.is_alive(inner))
-
-
 def test_nothing_breaks_while_there_is_no_supervisor(held: Serving):
     """A stream goes on, new requests are served; afterwards URL, token, expiry and usage are the same."""
     with held.client() as client:
@@ -60,7 +47,7 @@ def test_nothing_breaks_while_there_is_no_supervisor(held: Serving):
         before = client.endpoint(descriptor)
     reader = Reader(descriptor, words(60, 0.05))
     until(lambda: "w0" in reader.received)
-    kill_arbiter(held)
+    held.kill_wholly()
     assert ask(descriptor, "alone").json()["choices"][0]["message"]["content"] == "alone"
     held.start()
     with held.client() as client:
@@ -101,7 +88,7 @@ def test_after_the_grace_everything_is_gone(isolation: tuple[str, ...], tmp_path
             until(lambda: client.endpoint(descriptor).load["standbys"] == 1)
             family = family_of(client, descriptor)
         zygote = held.zygote
-        kill_arbiter(held)
+        held.kill_wholly()
         assert ask(descriptor, "in the grace").status_code == 200
         until(lambda: not processes.alive([zygote, *family]))
         held.start()
@@ -118,7 +105,7 @@ def test_a_family_that_died_unwatched_has_crashed(held: Serving):
     with held.client() as client:
         descriptor, neighbour = lease(client), lease(client)
         leader = family_of(client, descriptor)[0]
-    kill_arbiter(held)
+    held.kill_wholly()
     os.kill(leader.pid, signal.SIGKILL)
     until(lambda: not processes.is_alive(leader))
     held.start()
@@ -137,7 +124,7 @@ def test_leases_of_a_zygote_that_died_unwatched_are_lost(held: Serving):
         until(lambda: client.endpoint(descriptor).load["standbys"] == 1)
         family = family_of(client, descriptor)
     zygote = held.zygote
-    kill_arbiter(held)
+    held.kill_wholly()
     os.kill(zygote.pid, signal.SIGKILL)
     until(lambda: not processes.alive(family))
     held.start()
@@ -226,7 +213,7 @@ def test_a_removed_zygote_socket_is_made_again(held: Serving):
         descriptor = lease(client)
     zygote = held.zygote
     (held.home / SOCKET_NAME).unlink()
-    kill_arbiter(held)
+    held.kill_wholly()
     held.start()
     assert held.zygote == zygote
     with held.client() as client:
@@ -240,7 +227,7 @@ def test_a_zygote_of_another_protocol_is_ended(held: Serving):
         descriptor = lease(client)
         family = family_of(client, descriptor)
     zygote = held.zygote
-    kill_arbiter(held)
+    held.kill_wholly()
     os.kill(zygote.pid, signal.SIGTERM)
     until(lambda: not processes.alive([zygote, *family]))
     listener = listen_at(held.home / SOCKET_NAME)
@@ -305,7 +292,7 @@ def test_a_released_token_is_dead_after_an_adoption(held: Serving):
     """The port may be somebody else's by then; whoever it is does not take the token."""
     with held.client() as client:
         descriptor = lease(client)
-    kill_arbiter(held)
+    held.kill_wholly()
     held.start()
     with held.client() as client:
         client.release_endpoint(descriptor)

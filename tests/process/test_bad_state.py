@@ -26,7 +26,7 @@ from supervisor.entry import LeaseEntry
 from supervisor.journal import Journal
 from supervisor.lease import State
 from supervisor.statefolder import ADDRESS_NAME, LEASES_NAME, Address, StateFolder
-from tests.process.serving import ECHO, Serving, ask, family_of, serving, until
+from tests.process.serving import Serving, ask, family_of, lease, serving, until
 
 pytestmark = pytest.mark.process
 RUN_TIMEOUT_S = 60
@@ -61,11 +61,6 @@ def held(either: tuple[str, ...], tmp_path: Path) -> Iterator[Serving]:
     """A supervisor of its own for each test."""
     with serving(tmp_path, *either) as running:
         yield running
-
-
-def lease(client: SupervisorClient, **options: object) -> EndpointDescriptor:
-    """One echo lease without a standby."""
-    return client.ensure_endpoint(ECHO, lease={"standby": 0, **options})[0]
 
 
 def refused_start(held: Serving, *arguments: str) -> tuple[int, str]:
@@ -231,20 +226,13 @@ def test_a_reused_pid_is_not_touched(tmp_path: Path, ticks: int):
         bystander.communicate(b"\n", RUN_TIMEOUT_S)
 
 
-def kill(held: Serving) -> None:
-    """The supervisor, wholly."""
-    inner = held.inner
-    held.kill()
-    until(lambda: not processes.is_alive(inner))
-
-
 def test_a_damaged_journal_is_kept_and_what_ran_is_stopped(held: Serving):
     """It is moved aside, said so, and a new one is begun; no process is forgotten with it."""
     with held.client() as client:
         descriptor = lease(client, standby=1)
         until(lambda: client.endpoint(descriptor).load["standbys"] == 1)
         family = family_of(client, descriptor)
-    kill(held)
+    held.kill_wholly()
     for path in held.home.glob(f"{DATABASE_NAME}*"):
         path.write_bytes(b"damaged" * 1000)
     held.start()
@@ -261,7 +249,7 @@ def test_a_newer_programs_journal_is_refused_and_its_leases_live_on(held: Servin
     """For the newer program to come back in time."""
     with held.client() as client:
         descriptor = lease(client)
-    kill(held)
+    held.kill_wholly()
     connection = sqlite3.connect(held.home / DATABASE_NAME)
     (known,) = connection.execute("PRAGMA user_version").fetchone()
     connection.execute("PRAGMA user_version = 1000")
@@ -315,7 +303,7 @@ def test_without_a_journal_nothing_begins_and_everything_can_end(held: Serving, 
             until(lambda: client.endpoint(crashing).state == "closed")
             assert client.endpoint(descriptor).cause == "released"
         assert ask(until(lambda: attempt(client)), "hello").status_code == 200
-    kill(held)
+    held.kill_wholly()
     held.start()
     with held.client() as client:
         causes = {view.lease_ref: view.cause for view in client.endpoints(ended=True)}

@@ -17,7 +17,7 @@ import pytest
 from shared import processes
 from supervisor import EndpointDescriptor, SupervisorClient, WorkerError
 from supervisor.lease import Cause
-from tests.process.serving import ECHO, Reader, Serving, ask, family_of, serving, until, words
+from tests.process.serving import Reader, Serving, ask, family_of, lease, serving, until, words
 
 pytestmark = pytest.mark.process
 CALLERS = 8
@@ -36,11 +36,6 @@ def client(held: Serving) -> Iterator[SupervisorClient]:
     """Its client."""
     with held.client() as connected:
         yield connected
-
-
-def lease(client: SupervisorClient, **options: object) -> EndpointDescriptor:
-    """One echo lease without a standby."""
-    return client.ensure_endpoint(ECHO, lease={"standby": 0, **options})[0]
 
 
 def owner() -> subprocess.Popen[bytes]:
