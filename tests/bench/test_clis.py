@@ -51,9 +51,14 @@ def prepared(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def starter_of(cli: Cli, server: ModelServer, prepared: str, folder: str) -> Starter:
-    """Starts the same command as a lease does, in ``folder``."""
+    """Starts the same command as a lease does, in ``folder``, and with what a lease would pass of our environment.
+
+    A variable can cost time with every turn: where one names certificates, codex reads them anew.
+    """
     for name in ("home", "workspace", "tmp"):
         (Path(folder) / name).mkdir()
+    chosen = provider.load(cli.provider)
+    ours = {name: value for name, value in os.environ.items() if name not in cli.login_variables}
     inputs = CommandInputs(
         executable=(str(cli.find()),),
         model=cli.model,
@@ -61,10 +66,10 @@ def starter_of(cli: Cli, server: ModelServer, prepared: str, folder: str) -> Sta
         workspace=f"{folder}/workspace",
         home=f"{folder}/home",
         user_home=folder,
-        variables={"PATH": os.environ["PATH"], cli.key_variable: KEY, **cli.variables(server)},
+        variables=locate.passed_variables(chosen, {**ours, cli.key_variable: KEY, **cli.variables(server)}),
         prepared=prepared,
     )
-    return Starter(provider.load(cli.provider), inputs, TurnLimits())
+    return Starter(chosen, inputs, TurnLimits())
 
 
 async def turn_s(process: CliProcess, started_s: float) -> float:
