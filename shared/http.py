@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import re
@@ -136,13 +137,14 @@ class RequestLog:
     ) -> None:
         """Read what is left of the body; say and log how long it took, with method, path and status.
 
-        Never a body or header.
+        Never a body or header. The line is written when the answer's first bytes are on their way.
         """
         await _discard_rest(req)
         elapsed_ms = (time.monotonic() - req.context.started_at) * 1000
         resp.set_header("openai-processing-ms", str(round(elapsed_ms)))
         answer = {"method": req.method, "path": req.path, "status": resp.status_code}
-        self._logger.info("answered", extra={**answer, "elapsed_ms": round(elapsed_ms, 1)})
+        extra = {**answer, "elapsed_ms": round(elapsed_ms, 1)}
+        asyncio.get_running_loop().call_soon(functools.partial(self._logger.info, "answered", extra=extra))
 
 
 class LoopbackOnly:

@@ -30,6 +30,8 @@ from shared.provider import Command, Connection, Prompt
 from shared.redaction import redacted, secret_values
 
 READ_BYTES = 1024 * 1024
+_read_buffer = memoryview(bytearray(READ_BYTES))
+"""One for all, since nobody waits while it is in use: a new one for each read would be mapped and unmapped."""
 PIPE_BYTES = 1024 * 1024
 """Asked for a command line's stdout: fewer, larger reads. The usual limit for users without privileges."""
 STDERR_TAIL_BYTES = 64 * 1024
@@ -196,7 +198,6 @@ class CliProcess:
     def start_turn(self, prompt: Prompt, request_id: str | None = None) -> Turn:
         """Send a prompt; only while :attr:`has_room`. One that cannot be written is the process's last."""
         turn = Turn(self, request_id)
-        self._log_turn("turn begins", turn)
         self._turns[turn.id] = turn
         self.turns_served += 1
         try:
@@ -206,6 +207,7 @@ class CliProcess:
             del self._turns[turn.id]
             raise
         self._send()
+        self._log_turn("turn begins", turn)
         return turn
 
     def end_turn(self, turn: Turn) -> None:
@@ -299,7 +301,7 @@ class CliProcess:
 
     def _on_stdout(self) -> None:
         try:
-            chunk = os.read(self._stdout.fileno(), READ_BYTES)
+            chunk = _read(self._stdout.fileno())
         except BlockingIOError:
             return
         if chunk:
@@ -341,7 +343,7 @@ class CliProcess:
 
     def _on_stderr(self) -> None:
         try:
-            chunk = os.read(self._stderr_pipe.fileno(), READ_BYTES)
+            chunk = _read(self._stderr_pipe.fileno())
         except BlockingIOError:
             return
         self._stderr = (self._stderr + chunk)[-STDERR_TAIL_BYTES:]
@@ -367,10 +369,10 @@ class CliProcess:
     def _drain(self) -> None:
         """What is in the pipes now; a stray that holds them open is not waited for."""
         with contextlib.suppress(OSError):
-            while chunk := os.read(self._stdout.fileno(), READ_BYTES):
+            while chunk := _read(self._stdout.fileno()):
                 self._receive(chunk)
         with contextlib.suppress(OSError):
-            while chunk := os.read(self._stderr_pipe.fileno(), READ_BYTES):
+            while chunk := _read(self._stderr_pipe.fileno()):
                 self._stderr = (self._stderr + chunk)[-STDERR_TAIL_BYTES:]
 
     def _close_pipes(self) -> None:
@@ -378,6 +380,11 @@ class CliProcess:
         self._loop.remove_reader(self._stderr_pipe.fileno())
         self._stdout.close()
         self._stderr_pipe.close()
+
+
+def _read(fd: int) -> bytes:
+    """What a pipe has now, b"" at its end. Raises BlockingIOError when it has nothing."""
+    return bytes(_read_buffer[: os.readv(fd, [_read_buffer])])
 
 
 def _pipe(stream: IO[bytes] | None) -> IO[bytes]:
