@@ -11,6 +11,11 @@ from pathlib import Path
 
 import psutil
 
+QUARTILES_APART = 1.349
+"""In standard deviations of a normal distribution."""
+MEDIAN_ERROR = 1.2533
+"""How much more uncertain a median is than a mean."""
+
 
 def median_s(action: Callable[[], object], runs: int) -> float:
     """The median duration of ``runs`` calls, in seconds."""
@@ -27,9 +32,24 @@ def timed_s(action: Callable[[], object]) -> float:
 def interleaved_medians_s(
     first: Callable[[], float], second: Callable[[], float], runs: int
 ) -> tuple[float, float]:
-    """Medians of two self-timed actions run in turn, so that a slow moment of the machine meets both."""
+    """Medians of :func:`interleaved_s`."""
+    ours, others = interleaved_s(first, second, runs)
+    return statistics.median(ours), statistics.median(others)
+
+
+def interleaved_s(
+    first: Callable[[], float], second: Callable[[], float], runs: int
+) -> tuple[list[float], list[float]]:
+    """Two self-timed actions run in turn, so that a slow moment of the machine meets both."""
     pairs = [(first(), second()) for _ in range(runs)]
-    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+    return [ours for ours, _ in pairs], [others for _, others in pairs]
+
+
+def median_and_error(values: list[float]) -> tuple[float, float]:
+    """A median and its standard error, from the quartiles, as if the values were normally distributed."""
+    low, median, high = statistics.quantiles(values, n=4)
+    deviation = (high - low) / QUARTILES_APART
+    return median, MEDIAN_ERROR * deviation / len(values) ** 0.5
 
 
 def all_at_once_s(actions: list[Callable[[], object]]) -> float:

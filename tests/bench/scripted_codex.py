@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+MODEL = "scripted"
 ANSWER = "pong"
 VERSION = "codex-cli 0.169.0"
 USAGE = {"inputTokens": 1, "cachedInputTokens": 0, "outputTokens": 1, "reasoningOutputTokens": 0}

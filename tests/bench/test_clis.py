@@ -13,75 +13,23 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared import locate, provider
-from shared.events import AssistantDelta
-from shared.launch import TurnLimits
-from shared.provider import CommandInputs, Prompt
+from shared.provider import Prompt
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from tests.bench.measure import interleaved_medians_s, report
 from tests.bench.rawhttp import first_delta_s, stream_bytes
+from tests.bench.warm import BODY, TEXT, starter_of, starter_of_cli, turn_s, wait_for_standby
 from tests.clis.amp import RefusingService, find_amp, serve, write_stub
 from tests.clis.amp import lease_of as lease_of_amp
 from tests.clis.conftest import lease_of
 from tests.clis.models.server import ModelServer
-from tests.clis.table import CLIS, KEY, Cli
-from worker.runner import CliProcess
-from worker.starter import Starter
+from tests.clis.table import KEY, Cli
 
 pytestmark = [pytest.mark.bench, pytest.mark.cli]
 RUNS = 10
 CONCURRENT = 16
-STANDBY_WAIT_S = 60.0
-STANDBY_SETTLE_S = 2.0
-"""A standby has a process at once and is ready when it has started up, which takes it up to a second of work."""
-TEXT = "hello there"
-BODY = {"messages": [{"role": "user", "content": TEXT}], "stream": True}
 WARM_BOUNDS = {"claude": 0.40, "codex": 0.25, "gemini": 0.15}
 AMP_BOUND = 0.10
-MAX_ADDED_MS = 3.0
-OVERHEAD_RUNS = 20
 CPU_BOUNDS = {"codex": 0.5, "gemini": 0.2}
-
-
-@pytest.fixture(scope="session")
-def prepared(cli: Cli, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The provider's prepared file, which is made once and not for each request."""
-    folder = tmp_path_factory.mktemp("prepared")
-    return locate.prepare(provider.load(cli.provider), (str(cli.find()),), None, os.environ, folder)
-
-
-def starter_of(cli: Cli, server: ModelServer, prepared: str, folder: str) -> Starter:
-    """Starts the same command as a lease does, in ``folder``, and with what a lease would pass of our environment.
-
-    A variable can cost time with every turn: where one names certificates, codex reads them anew.
-    """
-    for name in ("home", "workspace", "tmp"):
-        (Path(folder) / name).mkdir()
-    chosen = provider.load(cli.provider)
-    ours = {name: value for name, value in os.environ.items() if name not in cli.login_variables}
-    inputs = CommandInputs(
-        executable=(str(cli.find()),),
-        model=cli.model,
-        login="api_key",
-        workspace=f"{folder}/workspace",
-        home=f"{folder}/home",
-        user_home=folder,
-        variables=locate.passed_variables(chosen, {**ours, cli.key_variable: KEY, **cli.variables(server)}),
-        prepared=prepared,
-    )
-    return Starter(chosen, inputs, TurnLimits())
-
-
-async def turn_s(process: CliProcess, started_s: float) -> float:
-    """Seconds from ``started_s`` to the first piece of text of one turn, which is then run to its end."""
-    turn = process.start_turn(Prompt(text=TEXT))
-    while not any(isinstance(event, AssistantDelta) for event in await turn.next_batch()):
-        pass
-    elapsed_s = time.perf_counter() - started_s
-    while not turn.is_over:
-        await turn.next_batch()
-    turn.end()
-    return elapsed_s
 
 
 def spawn_per_request_s(cli: Cli, server: ModelServer, prepared: str) -> float:
@@ -89,54 +37,13 @@ def spawn_per_request_s(cli: Cli, server: ModelServer, prepared: str) -> float:
 
     async def once(folder: str) -> float:
         started_s = time.perf_counter()
-        process = starter_of(cli, server, prepared, folder).start()
+        process = starter_of_cli(cli, server, prepared, Path(folder)).start()
         elapsed_s = await turn_s(process, started_s)
         await process.stop()
         return elapsed_s
 
     with tempfile.TemporaryDirectory() as folder:
         return asyncio.run(once(folder))
-
-
-class DirectlyDriven:
-    """One warm process after the other, driven from Python with nothing between but pipes and the connection."""
-
-    def __init__(self, runner: asyncio.Runner, starter: Starter) -> None:
-        self._runner = runner
-        self._starter = starter
-        self._process: CliProcess | None = None
-
-    async def _settled(self) -> CliProcess:
-        """A process that has been left alone for as long as a lease's standby."""
-        process = self._process or self._starter.start()
-        await asyncio.sleep(STANDBY_SETTLE_S)
-        return process
-
-    async def _stop(self, process: CliProcess) -> None:
-        await process.stop()
-
-    def first_delta_s(self) -> float:
-        """Seconds from the request to its first piece of text; a process with no turn left is replaced after it."""
-        process = self._runner.run(self._settled())
-        elapsed_s = self._runner.run(turn_s(process, time.perf_counter()))
-        self._process = process if process.has_room else None
-        if self._process is None:
-            self._runner.run(self._stop(process))
-        return elapsed_s
-
-    def close(self) -> None:
-        """End the last one."""
-        if self._process:
-            self._runner.run(self._stop(self._process))
-
-
-def wait_for_standby(endpoint: InferenceEndpoint, descriptor: EndpointDescriptor) -> None:
-    """Until one is there, and has had the time to start up."""
-    deadline = time.monotonic() + STANDBY_WAIT_S
-    while endpoint.endpoint(descriptor).load["standbys"] < 1:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(STANDBY_SETTLE_S)
 
 
 def test_a_warm_first_delta(with_key: InferenceEndpoint, cli: Cli, model_server: ModelServer, prepared: str):
@@ -157,34 +64,6 @@ def test_a_warm_first_delta(with_key: InferenceEndpoint, cli: Cli, model_server:
     assert warm_s <= bound * cold_s
 
 
-@pytest.mark.parametrize("cli", CLIS, indirect=True)
-def test_what_the_endpoint_adds(
-    with_key: InferenceEndpoint, cli: Cli, model_server: ModelServer, prepared: str, tmp_path: Path
-):
-    """To the first delta, against the same warm connection driven directly; medians of runs in turn."""
-    descriptor = lease_of(with_key, cli)
-
-    def ours() -> float:
-        wait_for_standby(with_key, descriptor)
-        return first_delta_s(descriptor, BODY)
-
-    with asyncio.Runner() as runner:
-        direct = DirectlyDriven(runner, starter_of(cli, model_server, prepared, str(tmp_path)))
-        ours(), direct.first_delta_s()  # each its first time, not measured
-        ours_s, direct_s = interleaved_medians_s(ours, direct.first_delta_s, OVERHEAD_RUNS)
-        direct.close()
-    with_key.release_endpoint(descriptor)
-    added_ms = (ours_s - direct_s) * 1e3
-    detail = f"endpoint {ours_s * 1e3:.1f} ms, directly driven {direct_s * 1e3:.1f} ms"
-    report(
-        f"added milliseconds to the first delta, {cli.provider}",
-        detail,
-        added_ms,
-        f"at most {MAX_ADDED_MS:g}",
-    )
-    assert added_ms <= MAX_ADDED_MS
-
-
 def test_a_warm_first_message_of_amp(tmp_path: Path):
     """Its service is proprietary, so: a stub behind the endpoint, against how long the real amp takes to ask anything.
 
@@ -203,14 +82,9 @@ def test_a_warm_first_message_of_amp(tmp_path: Path):
     started: list[float] = []
 
     async def refused_turn(amp: Path, folder: str, variables: dict[str, str]) -> None:
-        for name in ("home", "workspace", "tmp"):
-            (Path(folder) / name).mkdir()
-        inputs = CommandInputs(
-            executable=(str(amp),), model="default", login="api_key", workspace=f"{folder}/workspace",
-            home=f"{folder}/home", user_home=folder, variables=variables,
-        )  # fmt: skip
+        starter = starter_of("amp", amp, "default", Path(folder), variables)
         started.append(time.perf_counter())
-        process = Starter(provider.load("amp"), inputs, TurnLimits()).start()
+        process = starter.start()
         turn = process.start_turn(Prompt(text=TEXT))
         while not turn.is_over:
             await turn.next_batch()

@@ -28,12 +28,12 @@ import psutil
 import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint
-from tests.bench import scripted_codex, scripted_openai
+from tests.bench import scripted_openai
 from tests.bench.measure import report
+from tests.bench.scripted_codex import MODEL
 
 pytestmark = pytest.mark.bench
 PROXY = Path(__file__).parents[2] / ".compat" / "litellm-proxy" / "bin" / "litellm"
-MODEL = "scripted"
 RUNS = 200
 WARM_UP = 30
 CLIENTS = 16
@@ -141,26 +141,10 @@ def _wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> 
 
 
 @pytest.fixture(scope="module")
-def leasing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InferenceEndpoint]:
-    """A supervisor whose codex is the scripted one."""
-    codex = tmp_path_factory.mktemp("scripted") / "codex"
-    program = Path(scripted_codex.__file__).read_text(encoding="utf-8")
-    codex.write_text(f"#!{sys.executable} -IS\n{program}", encoding="utf-8")
-    codex.chmod(0o755)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CODEX_PATH", str(codex))
-        patch.setenv("CODEX_API_KEY", "none")
-        patch.setenv("HOME", str(codex.parent))
-        patch.delenv("CODEX_HOME", raising=False)
-        with InferenceEndpoint() as endpoint:
-            yield endpoint
-
-
-@pytest.fixture(scope="module")
-def lease(leasing: InferenceEndpoint) -> EndpointDescriptor:
+def lease(scripted: InferenceEndpoint) -> EndpointDescriptor:
     """One lease with room for all clients."""
     request = {"model_preference": {"provider": "codex", "id": MODEL}}
-    descriptor, _ = leasing.ensure_endpoint(request, lease={"concurrency": CLIENTS})
+    descriptor, _ = scripted.ensure_endpoint(request, lease={"concurrency": CLIENTS})
     return descriptor
 
 
@@ -184,11 +168,11 @@ def test_added_latency(lease: EndpointDescriptor, proxy: tuple[str, psutil.Proce
 
 
 def test_requests_per_second_of_a_core(
-    leasing: InferenceEndpoint, lease: EndpointDescriptor, proxy: tuple[str, psutil.Process]
+    scripted: InferenceEndpoint, lease: EndpointDescriptor, proxy: tuple[str, psutil.Process]
 ):
     """At least three times as many as LiteLLM's proxy: processor time of what serves, without either upstream."""
     serving = [
-        psutil.Process(each.pid) for each in leasing.endpoint(lease).processes if "codex" not in each.name
+        psutil.Process(each.pid) for each in scripted.endpoint(lease).processes if "codex" not in each.name
     ]
     litellm = [proxy[1], *proxy[1].children(recursive=True)]
     ours_per_s = per_core_second(lease.base_url, lease.headers["authorization"], serving)
