@@ -202,7 +202,7 @@ def document(version: str) -> Json:
         "/openapi.json": {"get": _operation("This document", {})},
         "/v1/models": {"get": _operation("The pinned model, as a list", content(ModelList))},
         "/v1/models/{model_id}": {
-            "get": _operation("The pinned model", content(ModelObject), errors=("not_found",))
+            "get": _operation("The pinned model", content(ModelObject), errors=("model_not_found",))
         },
         "/v1/chat/completions": {
             "parameters": [openapi.IDEMPOTENCY_KEY],

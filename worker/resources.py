@@ -76,7 +76,9 @@ class Models:
     async def on_get_one(self, req: Request, resp: Response, lease_ref: str, model_id: str) -> None:
         """The pinned model; 404 for any other."""
         if model_id != self._lease.spec.model:
-            raise RequestError("not_found", f"the model {model_id!r} does not exist here", param="model")
+            raise RequestError(
+                "model_not_found", f"the model {model_id!r} does not exist here", param="model"
+            )
         http.send_json(resp, self._model())
 
     def _model(self) -> dict[str, Any]:

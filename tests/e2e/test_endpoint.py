@@ -92,7 +92,8 @@ def test_health_and_models(http: httpx.Client, shared_lease: EndpointDescriptor)
     one = http.get(url(shared_lease, "/v1/models/any"), headers=shared_lease.headers)
     assert one.json() == models["data"][0]
     other = http.get(url(shared_lease, "/v1/models/other"), headers=shared_lease.headers)
-    assert (other.status_code, code_of(other)) == (404, "not_found")
+    assert (other.status_code, code_of(other)) == (404, "model_not_found")
+    assert other.json()["error"]["param"] == "model"
 
 
 @pytest.mark.parametrize(

@@ -233,8 +233,9 @@ def test_async_models(lane: Lane) -> None:
 
 
 def test_another_model_is_not_found(client: OpenAI, lane: Lane) -> None:
-    with pytest.raises(openai.NotFoundError):
+    with pytest.raises(openai.NotFoundError) as refused:
         client.models.retrieve("another")
+    assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
 
 
 def test_a_conversation(client: OpenAI, lane: Lane) -> None:
