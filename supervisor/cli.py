@@ -135,7 +135,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> Never:
         """Exit with code 2."""
-        console.print_error(f"cannot read the command line: {message}; see `{self.prog} --help`")
+        problem = message if message.startswith("cannot ") else f"cannot read the command line: {message}"
+        console.print_error(f"{problem}; see `{self.prog} --help`")
         sys.exit(Exit.USAGE)
 
 

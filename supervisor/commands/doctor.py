@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared import provider
-from shared.errors import EndpointError, ProviderError, RequestError
+from shared.errors import EndpointError, ProviderError
 from supervisor import console
 from supervisor.commands.options import Parsers, add_json, add_parser
 
@@ -29,12 +29,13 @@ def add_parsers(parsers: Parsers) -> None:
     parser.add_argument("--live", action="store_true", help="run one real turn on each that is usable")
     parser.add_argument("--model", help="for --live of one --provider (default: a cheap one)")
     add_json(parser)
+    parser.set_defaults(parser=parser)
 
 
 def doctor(options: argparse.Namespace) -> int:
     """Report. Raises ProviderError when the one that was asked for is not usable, or a real turn failed."""
     if options.model and not (options.live and options.provider):
-        raise RequestError("invalid_request", "cannot use --model: it belongs to --live with one --provider")
+        options.parser.error("cannot use --model: it belongs to --live with one --provider")
     names = (options.provider,) if options.provider else provider.names()
     with console.progress("asking command lines ..."):
         reports = asyncio.run(_reports(names))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from shared.contracts import Budget, LeaseLimits, LeaseOptions
+from shared.errors import RequestError
 
 Parsers = Any
 """What ``add_subparsers`` returns; argparse has no public name for it."""
@@ -23,6 +25,15 @@ def add_parser(
     )
     parser.set_defaults(command=command, command_name=name)
     return parser
+
+
+@contextlib.contextmanager
+def usage_of(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Where only the command line can be what is wrong: a RequestError is told as the parser's own errors are."""
+    try:
+        yield
+    except RequestError as error:
+        parser.error(error.message)
 
 
 def add_home(parser: argparse.ArgumentParser) -> None:

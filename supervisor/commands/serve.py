@@ -15,8 +15,12 @@ import msgspec
 
 from shared import logs
 from shared.errors import WorkerError
+from shared.loopback import is_loopback_address
 from supervisor import console
-from supervisor.commands.options import Parsers, add_home, add_parser
+from supervisor.commands.options import Parsers, add_home, add_parser, usage_of
+
+if typing.TYPE_CHECKING:
+    from supervisor.settings import Settings
 
 MAX_PORT = 65_535
 LEAVE_POLL_S = 0.02
@@ -26,7 +30,9 @@ def add_parsers(parsers: Parsers) -> None:
     """Add ``serve``."""
     parser = add_parser(parsers, "serve", serve, "run a supervisor until SIGTERM or Ctrl-C")
     add_home(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="loopback address (default: %(default)s)")
+    parser.add_argument(
+        "--host", type=_host, default="127.0.0.1", help="loopback address (default: %(default)s)"
+    )
     parser.add_argument(
         "--port",
         type=_port,
@@ -100,43 +106,19 @@ def add_parsers(parsers: Parsers) -> None:
         action="store_true",
         help="have a supervisor that runs on this state folder leave its leases to this one",
     )
+    parser.set_defaults(parser=parser)
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Serve.
-
-    Raises RequestError (not loopback, no such setting, lock or origin) or WorkerError ``already_running``,
-    ``hardening_unavailable``.
-    """
-    from shared.cors import read_origin
-    from supervisor.hardening import read_hardening
-    from supervisor.publication import DEFAULT_MANAGEMENT_MODES
+    """Serve. Raises WorkerError ``already_running`` or ``hardening_unavailable``."""
     from supervisor.serve import serve as serve_on
-    from supervisor.settings import EMBEDDED_ADOPT_GRACE_S, Settings, changed, state_home
     from supervisor.statefolder import StateFolder
 
-    home = options.home or state_home(os.environ)
-    modes = tuple(options.management_modes or DEFAULT_MANAGEMENT_MODES)
-    log = logs.LogSettings(
-        format=options.log_format or ("console" if console.is_terminal(sys.stderr) else "json"),
-        level=options.log_level,
-        content=options.log_content,
-        max_bytes=options.log_bytes,
-    )
-    settings = Settings(
-        home=home,
-        namespaces=not options.no_namespaces,
-        management_modes=modes,
-        hardening=read_hardening(options.locks),
-        cors_origins=tuple(read_origin(text) for text in options.cors_origins),
-        log=log,
-    )
-    if options.until_stdin_closes:
-        settings = msgspec.structs.replace(settings, adopt_grace_s=EMBEDDED_ADOPT_GRACE_S)
-    settings = changed(settings, options.assignments)
-    last_port = StateFolder(home).last_port()
+    with usage_of(options.parser):
+        settings = _settings(options)
+    last_port = StateFolder(settings.home).last_port()
     if options.take_over:
-        _ask_to_leave(home, settings.take_over_s)
+        _ask_to_leave(settings.home, settings.take_over_s)
     listener = _listener(options, last_port)
     us = os.getpid()
     try:
@@ -148,6 +130,33 @@ def serve(options: argparse.Namespace) -> int:
             ) from end
         raise
     return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """What the options set. Raises RequestError: no such setting, lock or origin."""
+    from shared.cors import read_origin
+    from supervisor.hardening import read_hardening
+    from supervisor.publication import DEFAULT_MANAGEMENT_MODES
+    from supervisor.settings import EMBEDDED_ADOPT_GRACE_S, Settings, changed, state_home
+
+    modes = tuple(options.management_modes or DEFAULT_MANAGEMENT_MODES)
+    log = logs.LogSettings(
+        format=options.log_format or ("console" if console.is_terminal(sys.stderr) else "json"),
+        level=options.log_level,
+        content=options.log_content,
+        max_bytes=options.log_bytes,
+    )
+    settings = Settings(
+        home=options.home or state_home(os.environ),
+        namespaces=not options.no_namespaces,
+        management_modes=modes,
+        hardening=read_hardening(options.locks),
+        cors_origins=tuple(read_origin(text) for text in options.cors_origins),
+        log=log,
+    )
+    if options.until_stdin_closes:
+        settings = msgspec.structs.replace(settings, adopt_grace_s=EMBEDDED_ADOPT_GRACE_S)
+    return changed(settings, options.assignments)
 
 
 def _listener(options: argparse.Namespace, last_port: int) -> socket.socket:
@@ -182,6 +191,12 @@ def _ask_to_leave(home: Path, wait_s: float) -> None:
                     f"cannot take over: supervisor {address.pid} has not left in {wait_s:g} s",
                 )
             time.sleep(LEAVE_POLL_S)
+
+
+def _host(text: str) -> str:
+    if not is_loopback_address(text):
+        raise argparse.ArgumentTypeError(f"cannot listen on {text}: only loopback addresses are allowed")
+    return text
 
 
 def _port(text: str) -> int:

@@ -174,7 +174,7 @@ def test_only_loopback_is_served(tmp_path: Path, host: str):
         timeout=SECOND_INSTANCE_TIMEOUT_S,
         check=False,
     )
-    assert refused.returncode == 3
+    assert refused.returncode == 2
     assert "only loopback addresses are allowed" in refused.stderr
 
 
