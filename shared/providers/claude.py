@@ -13,7 +13,7 @@ own folder: a login that is renewed is a new file there.
 
 from __future__ import annotations
 
-from shared.claude_wire import ClaudeConnection
+from shared.claude_wire.connection import ClaudeConnection
 from shared.provider import Command, CommandInputs, Executable, Login, Provider, TurnOptions
 from shared.versions import VersionRange, is_at_least
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import shared.echo_cli
-from shared.claude_wire import ClaudeConnection
+from shared.claude_wire.connection import ClaudeConnection
 from shared.provider import Command, CommandInputs, Executable, Provider, TurnOptions
 
 MISBEHAVE_VARIABLE = "ASM_ENDPOINT_ECHO_MISBEHAVE"

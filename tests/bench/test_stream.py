@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from shared import provider
-from shared.claude_wire import ClaudeConnection
+from shared.claude_wire.connection import ClaudeConnection
 from shared.provider import Prompt
 from supervisor import InferenceEndpoint
 from tests.bench.measure import report

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from shared.claude_wire import ClaudeConnection
+from shared.claude_wire.connection import ClaudeConnection
 from shared.events import Failure, Notice, Result, ToolUse, Usage
 from shared.framing import LineFramer
 from shared.provider import CommandInputs, Image, Prompt, load

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from shared.claude_wire import ClaudeConnection
+from shared.claude_wire.connection import ClaudeConnection
 from shared.events import TERMINAL, ToolUse
 from shared.provider import Connection, Prompt
 from shared.providers.amp.connection import AmpConnection

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from shared import locate
-from shared.claude_wire import ClaudeConnection
+from shared.claude_wire.connection import ClaudeConnection
 from shared.errors import ProviderError
 from shared.provider import Command, Executable, Login, Provider
 

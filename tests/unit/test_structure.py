@@ -91,7 +91,7 @@ def test_a_supervisor_loads_no_worker_and_no_http_client():
 def test_a_provider_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Dropped beside the others it is there, with no registry to edit."""
     (tmp_path / "fifth.py").write_text(
-        "from shared.claude_wire import ClaudeConnection\n"
+        "from shared.claude_wire.connection import ClaudeConnection\n"
         "from shared.provider import Command, Executable, Provider\n"
         "PROVIDER = Provider(name='fifth', title='Fifth', example_model='any', capabilities=('streaming',),\n"
         "    executable=Executable(variable='FIFTH_PATH', names=('fifth',)),\n"
