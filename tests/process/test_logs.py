@@ -1,4 +1,7 @@
-"""What stands in the logs of real processes: which request it was, and no secret; contents only when asked for."""
+"""What stands in the logs of real processes: which request it was, and no secret; contents only when asked for.
+
+A family's log is looked at in every kind of isolation, a supervisor's own in one.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from supervisor.statefolder import TOKEN_NAME
-from tests.process.serving import HTTP_TIMEOUT_S, WAIT_S, ask, until
+from tests.process.serving import HTTP_TIMEOUT_S, WAIT_S, ask, family_of, until
+from tests.process.test_death import inner_worker
 
 pytestmark = pytest.mark.process
 MISBEHAVE = "ASM_ENDPOINT_ECHO_MISBEHAVE"
@@ -62,9 +65,11 @@ def everything_below(home: Path) -> dict[Path, str]:
     return {path: path.read_bytes().decode(errors="replace") for path in files}
 
 
-def test_one_request_id_goes_from_the_client_to_the_command_line(monkeypatch: pytest.MonkeyPatch):
+def test_one_request_id_goes_from_the_client_to_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, isolation: tuple[str, ...]
+):
     """Of the request for the lease, and of a completion."""
-    with serving(monkeypatch) as endpoint:
+    with serving(monkeypatch, *isolation) as endpoint:
         token = (endpoint.home / TOKEN_NAME).read_text().strip()
         answer = httpx.post(
             f"{endpoint.url}/v1/endpoints",
@@ -104,9 +109,11 @@ def test_one_request_id_goes_from_the_client_to_the_command_line(monkeypatch: py
         assert {line["lease_ref"] for line in lines_of(log)} == {descriptor.lease_ref}
 
 
-def test_the_request_for_a_lease_is_named_in_the_lease_s_own_log(monkeypatch: pytest.MonkeyPatch):
+def test_the_request_for_a_lease_is_named_in_the_lease_s_own_log(
+    monkeypatch: pytest.MonkeyPatch, isolation: tuple[str, ...]
+):
     """By the id that it got when it had none."""
-    with serving(monkeypatch) as endpoint:
+    with serving(monkeypatch, *isolation) as endpoint:
         first = lines_of(worker_log(endpoint, lease(endpoint)))[0]
         (launched,) = lines_of(endpoint.home / "zygote.log", first["request_id"])
         assert launched["message"] == "family launched"
@@ -120,9 +127,11 @@ def test_the_request_for_a_lease_is_named_in_the_lease_s_own_log(monkeypatch: py
 
 
 @pytest.mark.parametrize("text", [f"{WORDS}", f"[[stderr:{WORDS}]] [[exit:3]] x", f"[[garbage]] {WORDS}"])
-def test_prompts_and_answers_are_in_no_file(monkeypatch: pytest.MonkeyPatch, text: str):
+def test_prompts_and_answers_are_in_no_file(
+    monkeypatch: pytest.MonkeyPatch, isolation: tuple[str, ...], text: str
+):
     """Not even in the words of an error that quotes them; and afterwards neither."""
-    with serving(monkeypatch) as endpoint:
+    with serving(monkeypatch, *isolation) as endpoint:
         descriptor = lease(endpoint)
         assert WORDS in ask(descriptor, text).text or "garbage" in text
         until(lambda: "completion ended" in worker_log(endpoint, descriptor).read_text())
@@ -131,9 +140,11 @@ def test_prompts_and_answers_are_in_no_file(monkeypatch: pytest.MonkeyPatch, tex
         assert not [path for path, content in everything_below(endpoint.home).items() if WORDS in content]
 
 
-def test_contents_are_logged_when_asked_for_and_said_so_at_the_start(monkeypatch: pytest.MonkeyPatch):
+def test_contents_are_logged_when_asked_for_and_said_so_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, isolation: tuple[str, ...]
+):
     """Positive control of the test above: prompt, answer, and an error's words."""
-    with serving(monkeypatch, "--log-content") as endpoint:
+    with serving(monkeypatch, *isolation, "--log-content") as endpoint:
         descriptor = lease(endpoint)
         assert ask(descriptor, f"hello {WORDS}").status_code == 200
         assert WORDS in ask(descriptor, f"[[stderr:{WORDS}]] [[exit:3]] x").text
@@ -158,9 +169,11 @@ def test_contents_are_logged_when_asked_for_and_said_so_at_the_start(monkeypatch
 @pytest.mark.parametrize(
     "arguments", [(), ("--log-content", "--log-level", "debug")], ids=["usual", "everything"]
 )
-def test_secrets_are_in_no_log(monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]):
+def test_secrets_are_in_no_log(
+    monkeypatch: pytest.MonkeyPatch, isolation: tuple[str, ...], arguments: tuple[str, ...]
+):
     """Tokens and keys, wherever somebody may put them: headers, bodies, paths, errors of command lines, environment."""
-    with serving(monkeypatch, *arguments) as endpoint:
+    with serving(monkeypatch, *isolation, *arguments) as endpoint:
         descriptor = lease(endpoint)
         admin_token = (endpoint.home / TOKEN_NAME).read_text().strip()
         lease_token = descriptor.headers["authorization"].removeprefix("Bearer ")
@@ -200,13 +213,12 @@ def test_secrets_are_in_no_log(monkeypatch: pytest.MonkeyPatch, arguments: tuple
         assert has_contents is bool(arguments), "positive control: what stood beside the secrets"
 
 
-def test_every_line_of_every_log_is_json(monkeypatch: pytest.MonkeyPatch):
+def test_every_line_of_every_log_is_json(monkeypatch: pytest.MonkeyPatch, isolation: tuple[str, ...]):
     """Also gunicorn's, when a worker process dies, and those of processes that end."""
-    with serving(monkeypatch, "--log-format", "json") as endpoint:
+    with serving(monkeypatch, *isolation, "--log-format", "json") as endpoint:
         descriptor = lease(endpoint)
         log = worker_log(endpoint, descriptor)
-        leader = psutil.Process(endpoint.endpoint(descriptor).processes[0].pid)
-        os.kill(leader.children()[0].pid, signal.SIGKILL)
+        os.kill(inner_worker(family_of(endpoint, descriptor)).pid, signal.SIGKILL)
         until(lambda: endpoint.endpoint(descriptor).load["boots"] == 2)
         loggers = until(
             lambda: {line["logger"] for line in lines_of(log)} >= {"gunicorn.error"} and lines_of(log)
@@ -263,10 +275,10 @@ def test_an_embedded_supervisor_s_log_is_bounded(monkeypatch: pytest.MonkeyPatch
         assert lines_of(endpoint.home / "supervisor.log")[-1]["path"] == "/v1/endpoints"
 
 
-def test_a_lease_s_log_is_bounded(monkeypatch: pytest.MonkeyPatch):
+def test_a_lease_s_log_is_bounded(monkeypatch: pytest.MonkeyPatch, isolation: tuple[str, ...]):
     """By a bound with a name; the newest lines are there."""
     bound_bytes = 8192
-    with serving(monkeypatch, "--set", f"lease_log_bytes={bound_bytes}") as endpoint:
+    with serving(monkeypatch, *isolation, "--set", f"lease_log_bytes={bound_bytes}") as endpoint:
         descriptor = lease(endpoint)
         log = worker_log(endpoint, descriptor)
         with httpx.Client(headers=descriptor.headers, trust_env=False, timeout=HTTP_TIMEOUT_S) as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -18,14 +19,24 @@ from tests.process.serving import HTTP_TIMEOUT_S, ask, until
 
 pytestmark = pytest.mark.process
 CYCLES = 300
+BURN_S = 0.05
+"""Several of the ticks that the kernel counts processor time in: without, a lease's may all be less than one."""
 NEVER_DOWN = ("_total", "_bucket", "_count", "_sum")
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
+@contextmanager
+def looking_often(*arguments: str) -> Iterator[InferenceEndpoint]:
+    """An embedded supervisor that does."""
+    with InferenceEndpoint(serve_arguments=(*arguments, "--set", "monitor_period_s=0.1")) as running:
+        yield running
+
+
 @pytest.fixture
-def endpoint() -> Iterator[InferenceEndpoint]:
-    """An embedded supervisor that looks often."""
-    with InferenceEndpoint(serve_arguments=("--set", "monitor_period_s=0.1")) as running:
+def endpoint(isolation: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> Iterator[InferenceEndpoint]:
+    """One in every kind of isolation, since a family's processes are found and ended by it."""
+    monkeypatch.setenv("ASM_ENDPOINT_ECHO_MISBEHAVE", "1")
+    with looking_often(*isolation) as running:
         yield running
 
 
@@ -62,9 +73,9 @@ def value(samples: Samples, name: str, **labels: str) -> float:
 def test_a_lease_s_life_in_numbers(endpoint: InferenceEndpoint):
     """Start, turns, tokens, time to the first delta, memory and processor time, stop."""
     descriptor = lease(endpoint)
-    assert ask(descriptor, "three little words").status_code == 200
+    assert ask(descriptor, f"[[burn:{BURN_S}]] three little words").status_code == 200
     samples = until(
-        lambda: value(found := scrape(endpoint), "lease_memory_bytes", slot="0", provider="echo") and found
+        lambda: value(found := scrape(endpoint), "lease_cpu_seconds", slot="0", provider="echo") and found
     )
     for name in ("requests_total", "turns_total", "first_delta_seconds_count"):
         assert value(samples, name, provider="echo") == 1
@@ -74,7 +85,7 @@ def test_a_lease_s_life_in_numbers(endpoint: InferenceEndpoint):
     assert value(samples, "leases", state="ready") == 1
     assert value(samples, "lease_start_seconds_count") == 1
     assert value(samples, "lease_processes", slot="0", provider="echo") >= 2
-    assert value(samples, "lease_cpu_seconds", slot="0", provider="echo") > 0
+    assert value(samples, "lease_memory_bytes", slot="0", provider="echo") > 0
     assert value(samples, "monitor_look_seconds_count") > 0
     assert value(samples, "http_requests_total", route="/v1/endpoints", status="2xx") == 1
     assert value(samples, "supervisor_process_open_fds") > 0
@@ -88,15 +99,16 @@ def test_a_lease_s_life_in_numbers(endpoint: InferenceEndpoint):
     assert [value(after, name) for name in ("release_survivors_total", "zygote_restarts_total")] == [0, 0]
 
 
-def test_three_hundred_leases_add_no_series(endpoint: InferenceEndpoint):
-    """Each of a model of its own; one stays open, so that slots are seen too."""
-    lease(endpoint)
-    endpoint.release_endpoint(lease(endpoint, "first"))
-    scrape(endpoint)  # has a series of its own, after the answer
-    before = scrape(endpoint)
-    for number in range(CYCLES):
-        endpoint.release_endpoint(lease(endpoint, f"model-{number}"))
-    after = scrape(endpoint)
+def test_three_hundred_leases_add_no_series():
+    """Each of a model of its own; one stays open, so that slots are seen too. No series is of a kind of isolation."""
+    with looking_often() as endpoint:
+        lease(endpoint)
+        endpoint.release_endpoint(lease(endpoint, "first"))
+        scrape(endpoint)  # has a series of its own, after the answer
+        before = scrape(endpoint)
+        for number in range(CYCLES):
+            endpoint.release_endpoint(lease(endpoint, f"model-{number}"))
+        after = scrape(endpoint)
     assert set(after) == set(before)
     assert value(after, "lease_ends_total", cause="released") == CYCLES + 1
     assert all(after[key] >= number for key, number in before.items() if key[0].endswith(NEVER_DOWN))
@@ -111,13 +123,13 @@ def test_a_lost_zygote_is_counted(endpoint: InferenceEndpoint):
     until(lambda: value(scrape(endpoint), "lease_ends_total", cause="crashed") == 1)
 
 
-def test_an_adopted_lease_is_counted_and_its_past_is_not(tmp_path: Path):
+def test_an_adopted_lease_is_counted_and_its_past_is_not(isolation: tuple[str, ...], tmp_path: Path):
     """A supervisor's counters begin with it."""
-    with InferenceEndpoint(tmp_path) as first:
+    with InferenceEndpoint(tmp_path, serve_arguments=isolation) as first:
         descriptor = lease(first)
         assert ask(descriptor, "three little words").status_code == 200
         os.kill(first.pid, signal.SIGKILL)
-        with InferenceEndpoint(tmp_path) as second:
+        with InferenceEndpoint(tmp_path, serve_arguments=isolation) as second:
             assert ask(descriptor, "two words").status_code == 200
             samples = scrape(second)
             assert value(samples, "adoptions_total") == 1

@@ -32,14 +32,14 @@ def stand_in(path: Path, version: str) -> Path:
     return path
 
 
-def start(provider: str, version: str, folder: Path) -> InferenceEndpoint:
+def start(provider: str, version: str, folder: Path, *arguments: str) -> InferenceEndpoint:
     """A supervisor whose user has a key, and that version of one command line."""
     path_variable, key_variable = VARIABLES[provider]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(folder))
         patch.setenv(path_variable, str(stand_in(folder / "command-line", version)))
         patch.setenv(key_variable, "dummy-key")
-        return InferenceEndpoint()
+        return InferenceEndpoint(serve_arguments=arguments)
 
 
 def seen(endpoint: InferenceEndpoint, provider: str) -> tuple[EndpointDescriptor, list[dict[str, object]]]:
@@ -55,8 +55,10 @@ def seen(endpoint: InferenceEndpoint, provider: str) -> tuple[EndpointDescriptor
 
 
 @pytest.mark.parametrize("provider", VARIABLES)
-def test_an_unknown_version_is_leased_and_told_apart(provider: str, tmp_path: Path):
-    """Descriptor, lease, health and providers agree; nothing is refused for it."""
+def test_an_unknown_version_is_leased_and_told_apart(
+    provider: str, isolation: tuple[str, ...], tmp_path: Path
+):
+    """Descriptor, lease, health and providers agree, for the family is told; nothing is refused for it."""
     supported = load(provider).supported_versions
     assert supported is not None
     expected = {
@@ -65,7 +67,7 @@ def test_an_unknown_version_is_leased_and_told_apart(provider: str, tmp_path: Pa
         "supported_versions": str(supported),
         "is_supported": False,
     }
-    with start(provider, "9.9.9", tmp_path) as endpoint:
+    with start(provider, "9.9.9", tmp_path, *isolation) as endpoint:
         descriptor, reports = seen(endpoint, provider)
         assert reports == [expected] * 4
         if provider == "claude":
