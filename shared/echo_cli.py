@@ -21,8 +21,9 @@ SIGTERM and holds stdout, ``[[hide]]`` another one, which has scrubbed its envir
 ``echo-hidden``, ``[[exit:CODE]]`` exit without a result, ``[[stderr:TEXT]]`` a line on stderr, ``[[tool:NAME]]`` a
 request for a tool, ``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas,
 ``[[cwd]]`` answer with the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a
-cost other than 0; ``[[read:PATH]]``, ``[[create:PATH]]``, ``[[mode:PATH]]`` (set to what it is), ``[[signal:PID]]``,
-``[[supervise:PATH]]`` (the zygote's socket) answer with ``done`` or the name of the error they met.
+cost other than 0, ``[[uncounted]]`` no usage; ``[[read:PATH]]``, ``[[create:PATH]]``, ``[[mode:PATH]]`` (set to what it
+is), ``[[signal:PID]]``, ``[[supervise:PATH]]`` (the zygote's socket) answer with ``done`` or the name of the error they
+met.
 
 It uses up, and holds until it ends: ``[[allocate:MB]]`` memory, ``[[burn:SECONDS]]`` processor time, ``[[fork:N]]``
 processes, ``[[open:N]]`` descriptors, ``[[write:BYTES]]`` disk in the working directory; as much as it is allowed.
@@ -49,7 +50,7 @@ BENIGN = {"pause", "burst"}
 MISBEHAVIOUR = {
     "silence", "stall", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "hide", "exit", "stderr",
     "tool", "error", "whole", "cwd", "environ", "cost", "read", "create", "mode", "signal", "supervise", "allocate",
-    "burn", "fork", "open", "write",
+    "burn", "fork", "open", "write", "uncounted",
 }  # fmt: skip
 ATTEMPTS = {
     "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
@@ -106,7 +107,7 @@ def answer(prompt: str, model: str, known: set[str], wishes: dict[str, Any]) -> 
     words = words_of(text)[: int(wishes.get("CLAUDE_CODE_MAX_OUTPUT_TOKENS", MAX_BURST))]
     is_whole = "".join(words) == text
     text = "".join(words)
-    usage = {"input_tokens": len(prompt.split()), "output_tokens": 0}
+    usage = {"input_tokens": len(prompt.split()), "output_tokens": 0} if "uncounted" not in markers else None
     init = {"session_id": str(os.getpid()), "model": model, "tools": ["StructuredOutput"] if schema else []}
     put({"type": "system", "subtype": "init", **init})
     use_up(markers)
@@ -122,7 +123,7 @@ def answer(prompt: str, model: str, known: set[str], wishes: dict[str, Any]) -> 
             if markers.get("stall") == str(number):
                 time.sleep(MAX_SLEEP_S)
             event({"type": "content_block_delta", "index": 0, "delta": {"type": delta, name: word}})
-    usage = {**usage, "output_tokens": len(text.split())}
+    usage = {**usage, "output_tokens": len(text.split())} if usage else None
     if not schema:
         block = {"type": "text", "text": text}
     put({"type": "assistant", "message": {"model": model, "content": [block]}})
@@ -208,7 +209,7 @@ def use_up(markers: dict[str, str]) -> None:
         pass
 
 
-def finish(markers: dict[str, str], text: str, usage: dict[str, int]) -> None:
+def finish(markers: dict[str, str], text: str, usage: dict[str, int] | None) -> None:
     """The terminal record."""
     outcome: dict[str, object] = {"is_error": False, "result": text}
     if "error" in markers:

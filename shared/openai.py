@@ -118,10 +118,14 @@ class ChunkEncoder:
         )
 
     def end(self, completion: Completion) -> bytes:
-        """The finish reason, the usage when it was asked for, and the end mark."""
+        """The finish reason, the usage when it was asked for and is known, and the end mark.
+
+        OpenAI's description of ``include_usage`` has clients prepared for a stream without a usage chunk. One without
+        choices whose usage is null would be new to them, and zeros would be numbers that nobody counted.
+        """
         parts = [self._chunk({}, completion.finish_reason)]
-        if self._include_usage:
-            usage = usage_object(completion.usage or Usage())
+        if self._include_usage and completion.usage:
+            usage = usage_object(completion.usage)
             parts.append(self._head + b',"usage":' + _encode(usage) + b',"choices":[]}\n\n')
         return b"".join((*parts, DONE))
 

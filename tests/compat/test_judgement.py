@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,12 @@ def answered(
     )
 
 
+def usage_event(stream: bytes) -> bytes:
+    """Its event with the counts."""
+    (event,) = (event for event in stream.split(b"\n\n") if b"prompt_tokens" in event)
+    return event + b"\n\n"
+
+
 USAGE_ASKED = b'{"stream_options":{"include_usage":true}}'
 
 
@@ -97,7 +104,9 @@ def test_what_the_product_writes_is_right():
     """The control: whole answers, streams with and without usage, models, and an error of every kind."""
     assert not faults(answered(completion_object(COMPLETION, completion_id=ID, model="any")))
     assert not faults(streamed(stream_bytes(include_usage=False)))
-    assert not faults(streamed(stream_bytes(include_usage=True), asked=USAGE_ASKED))
+    counted = stream_bytes(include_usage=True)
+    assert not faults(streamed(counted, asked=USAGE_ASKED))
+    assert not faults(streamed(counted.replace(usage_event(counted), b""), asked=USAGE_ASKED))
     model = model_object("any", 1_700_000_000, "echo")
     assert not faults(answered(model, path="/leases/x/v1/models/any"))
     assert not faults(answered({"object": "list", "data": [model]}, path="/leases/x/v1/models"))
@@ -135,7 +144,9 @@ def test_a_stream_that_its_client_left_needs_no_end():
         ("two finish reasons", lambda text: text.replace(b'"finish_reason":null', b'"finish_reason":"stop"', 1)),
         ("an unknown finish reason", lambda text: text.replace(b'"stop"', b'"cancelled"')),
         ("no end mark", lambda text: text.replace(b"data: [DONE]\n\n", b"")),
-        ("no usage", lambda text: b"\n\n".join(part for part in text.split(b"\n\n") if b"prompt_tokens" not in part)),
+        ("usage twice", lambda text: text.replace(usage_event(text), 2 * usage_event(text))),
+        ("usage too early", lambda text: usage_event(text) + text.replace(usage_event(text), b"")),
+        ("no usage in its chunk", lambda text: re.sub(rb'"usage":{.*},"choices":\[\]', b'"usage":null,"choices":[]', text)),
         ("usage not null before", lambda text: text.replace(b'"usage":null', b'"usage":{}', 1)),
         ("usage with choices", lambda text: text.replace(b'"choices":[]', b'"choices":[{}]')),
         ("not JSON", lambda text: text.replace(b"data: {", b"data: {{", 1)),

@@ -336,6 +336,22 @@ def test_a_stream_is_in_order(http: httpx.Client, shared_lease: EndpointDescript
     assert done == "[DONE]"
 
 
+def test_the_official_client_takes_an_answer_that_was_not_counted(lease: Make):
+    """Whole, in chunks, and put together by its own helper: it has no usage, and all else."""
+    descriptor = lease()
+    token = descriptor.headers["authorization"].removeprefix("Bearer ")
+    asked: Any = {"model": "any", "messages": [{"role": "user", "content": "[[uncounted]] one two"}]}
+    streamed = {**asked, "stream_options": {"include_usage": True}}
+    with openai.OpenAI(base_url=descriptor.base_url, api_key=token, max_retries=0) as client:
+        whole = client.chat.completions.create(**asked)
+        *_, last = client.chat.completions.create(**streamed, stream=True)
+        with client.chat.completions.stream(**streamed) as stream:
+            joined = stream.get_final_completion()
+    assert [each.choices[0].message.content for each in (whole, joined)] == ["one two", "one two"]
+    assert (whole.usage, last.usage, joined.usage) == (None, None, None)
+    assert last.choices[0].finish_reason == joined.choices[0].finish_reason == "stop"
+
+
 FAILURES = [
     ("[[garbage]] x", 502, "provider_protocol_error"),
     ("[[half-line]] x", 502, "provider_crashed"),

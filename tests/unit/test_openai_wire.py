@@ -85,6 +85,13 @@ def test_usage_has_its_details():
     }
 
 
+def test_usage_that_nobody_counted_is_not_told():
+    """The chunk for it is left out, as a whole answer's field is: zeros would be a count, and a null no news."""
+    *chunks, done = events(encoder(include_usage=True).end(Completion(text="t")))
+    assert [(chunk["choices"][0]["finish_reason"], chunk["usage"]) for chunk in chunks] == [("stop", None)]
+    assert done == b"[DONE]"
+
+
 def test_an_error_in_the_stream_is_the_envelope_and_the_end():
     """No end mark follows it."""
     assert events(encoder().error(ProviderError("provider_overloaded", "too much"))) == [
