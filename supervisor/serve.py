@@ -38,13 +38,11 @@ _log = logging.getLogger("asm_endpoint.supervisor")
 
 
 def serve(settings: Settings, listener: socket.socket, *, until_stdin_closes: bool = False) -> None:
-    """Serve until SIGTERM or SIGINT; does not return.
+    """Serve until SIGTERM or SIGINT, from a state folder that this process has locked; does not return.
 
-    At once raises WorkerError ``already_running`` or ``hardening_unavailable``.
+    At once raises WorkerError ``hardening_unavailable``, ``boot_failed`` or ``journal_unavailable``.
     """
-    os.umask(0o077)
     folder = StateFolder(settings.home)
-    lock = folder.lock()
     require_available(settings.hardening, settings.home)
     if settings.hardening.gid is not None:
         folder.admit(settings.hardening.gid)
@@ -61,10 +59,7 @@ def serve(settings: Settings, listener: socket.socket, *, until_stdin_closes: bo
     address = Address(
         url=f"http://{f'[{host}]' if ':' in host else host}:{port}", pid=us.pid, start_ticks=us.start_ticks
     )
-    try:
-        SupervisorServer(settings, folder, listener, address, until_stdin_closes).run()
-    finally:
-        os.close(lock)
+    SupervisorServer(settings, folder, listener, address, until_stdin_closes).run()
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import stat
+import time
 from pathlib import Path
 
 import msgspec
@@ -13,6 +14,7 @@ import msgspec
 from shared import processes, tokens
 from shared.errors import WorkerError
 from shared.processes import ProcessId
+from supervisor.starting import find_started
 
 LOCK_NAME = "supervisor.lock"
 ADDRESS_NAME = "supervisor.json"
@@ -20,7 +22,9 @@ TOKEN_NAME = "admin.token"  # noqa: S105  # a file name
 LEASES_NAME = "leases"
 PREPARED_NAME = "prepared"
 """Files made once for each version of a command line."""
-
+START_WAIT_S = 10.0
+"""For a supervisor that is starting to say where it is."""
+START_POLL_S = 0.02
 
 WRITABLE_BY_OTHERS = 0o022
 ADMITTING_MODE = 0o710
@@ -80,7 +84,23 @@ class StateFolder:
             raise WorkerError(
                 "already_running", f"cannot serve from {self.path}: a supervisor{where} already does"
             ) from None
+        self._write_holder(fd)
         return fd
+
+    def _write_holder(self, fd: int) -> None:
+        """Say who holds the lock, to those who wait for its address; where that cannot be said, nobody waits."""
+        if us := processes.identify(os.getpid()):
+            with contextlib.suppress(OSError):
+                os.pwrite(fd, msgspec.json.encode(us) + b"\n", 0)
+
+    def _holder(self) -> ProcessId | None:
+        """The process that holds the lock; None when none does. Asking takes no lock, which would be in the way."""
+        try:
+            first, _, _ = (self.path / LOCK_NAME).read_bytes().partition(b"\n")
+            holder = msgspec.json.decode(first, type=ProcessId)
+        except (OSError, msgspec.MsgspecError):
+            return None
+        return holder if processes.is_alive(holder) else None
 
     def admit(self, gid: int) -> None:
         """Let command lines of that group through to what is theirs; the rest stays ours."""
@@ -141,10 +161,23 @@ class StateFolder:
         return int(port) if port.isdecimal() else 0
 
     def require_address(self) -> Address:
-        """Where the supervisor is. Raises WorkerError ``supervisor_unavailable``."""
-        if address := self.read_address():
-            return address
-        raise self._unavailable()
+        """Where the supervisor is; one that is starting is waited for, at most :data:`START_WAIT_S`.
+
+        Raises WorkerError ``supervisor_unavailable``, at once when none is starting.
+        """
+        deadline = time.monotonic() + START_WAIT_S
+        while (address := self.read_address()) is None:
+            starting = self._holder() or find_started(self.path)
+            if starting is None:
+                raise self._unavailable()
+            if time.monotonic() > deadline:
+                raise WorkerError(
+                    "supervisor_unavailable",
+                    f"cannot reach the supervisor in {self.path}: process {starting.pid} is starting or ending, "
+                    f"and has not said where it is in {START_WAIT_S:g} s",
+                )
+            time.sleep(START_POLL_S)
+        return address
 
     def _unusable(self, cause: str) -> WorkerError:
         return WorkerError("boot_failed", f"cannot use state folder {self.path}: {cause}")

@@ -15,6 +15,7 @@ import msgspec
 
 from shared import logs
 from shared.errors import WorkerError
+from shared.hardening import Hardening
 from shared.loopback import is_loopback_address
 from supervisor import console
 from supervisor.commands.options import Parsers, add_home, add_parser, usage_of
@@ -111,14 +112,26 @@ def add_parsers(parsers: Parsers) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """Serve. Raises WorkerError ``already_running`` or ``hardening_unavailable``."""
-    from supervisor.serve import serve as serve_on
     from supervisor.statefolder import StateFolder
 
+    os.umask(0o077)
     with usage_of(options.parser):
         settings = _settings(options)
-    last_port = StateFolder(settings.home).last_port()
+    folder = StateFolder(settings.home)
+    last_port = folder.last_port()
     if options.take_over:
         _ask_to_leave(settings.home, settings.take_over_s)
+    lock = folder.lock()
+    try:
+        return _serve_locked(options, settings, last_port)
+    finally:
+        os.close(lock)
+
+
+def _serve_locked(options: argparse.Namespace, settings: Settings, last_port: int) -> int:
+    # Imported only now: whoever looks for us from here on sees the lock, and waits.
+    from supervisor.serve import serve as serve_on
+
     listener = _listener(options, last_port)
     us = os.getpid()
     try:
@@ -134,8 +147,6 @@ def serve(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     """What the options set. Raises RequestError: no such setting, lock or origin."""
-    from shared.cors import read_origin
-    from supervisor.hardening import read_hardening
     from supervisor.publication import DEFAULT_MANAGEMENT_MODES
     from supervisor.settings import EMBEDDED_ADOPT_GRACE_S, Settings, changed, state_home
 
@@ -150,13 +161,29 @@ def _settings(options: argparse.Namespace) -> Settings:
         home=options.home or state_home(os.environ),
         namespaces=not options.no_namespaces,
         management_modes=modes,
-        hardening=read_hardening(options.locks),
-        cors_origins=tuple(read_origin(text) for text in options.cors_origins),
+        hardening=_hardening(options.locks),
+        cors_origins=_origins(options.cors_origins),
         log=log,
     )
     if options.until_stdin_closes:
         settings = msgspec.structs.replace(settings, adopt_grace_s=EMBEDDED_ADOPT_GRACE_S)
     return changed(settings, options.assignments)
+
+
+def _hardening(words: list[str]) -> Hardening:
+    if not words:
+        return Hardening()
+    from supervisor.hardening import read_hardening
+
+    return read_hardening(words)
+
+
+def _origins(texts: list[str]) -> tuple[str, ...]:
+    if not texts:
+        return ()
+    from shared.cors import read_origin
+
+    return tuple(map(read_origin, texts))
 
 
 def _listener(options: argparse.Namespace, last_port: int) -> socket.socket:

@@ -13,18 +13,20 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from shared import processes
 from shared.contracts import LeaseOptions
 from shared.errors import RequestError, WorkerError
 from shared.processes import ProcessId
-from supervisor import EndpointDescriptor, SupervisorClient
+from supervisor import EndpointDescriptor, SupervisorClient, statefolder
 from supervisor.cli import main
 from supervisor.database import DATABASE_NAME, Database
 from supervisor.entry import LeaseEntry
 from supervisor.journal import Journal
 from supervisor.lease import State
+from supervisor.starting import find_started
 from supervisor.statefolder import ADDRESS_NAME, LEASES_NAME, Address, StateFolder
 from tests.process.serving import Serving, ask, family_of, lease, serving, until
 
@@ -154,6 +156,87 @@ def test_a_stale_address_sends_no_token_to_a_stranger(tmp_path: Path, stranger: 
     with SupervisorClient.from_home(tmp_path) as client, pytest.raises(WorkerError):
         client.consumer_manifest()
     assert tokens == [f"Bearer {token}"]
+
+
+def never(_: float) -> None:
+    """In place of a wait that there must not be."""
+    raise AssertionError("somebody waited")
+
+
+def test_a_supervisor_that_is_starting_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """While the lock is held and no address is there; then its caller goes on."""
+    folder = StateFolder(tmp_path)
+    us = processes.identify(os.getpid())
+    assert us is not None
+    address = Address(url="http://127.0.0.1:1", pid=us.pid, start_ticks=us.start_ticks)
+    with contextlib.closing(os.fdopen(folder.lock())):
+        folder.admin_token()
+        monkeypatch.setattr("time.sleep", lambda _: folder.write_address(address))
+        with SupervisorClient.from_home(tmp_path) as client:
+            assert client.url == address.url
+
+
+def test_a_supervisor_that_never_gets_ready_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The bound has a name, and the error says who was waited for."""
+    monkeypatch.setattr(statefolder, "START_WAIT_S", 0.05)
+    with (
+        contextlib.closing(os.fdopen(StateFolder(tmp_path).lock())),
+        pytest.raises(WorkerError, match=f"process {os.getpid()} is starting") as refused,
+    ):
+        SupervisorClient.from_home(tmp_path)
+    assert refused.value.code == "supervisor_unavailable"
+
+
+def test_nobody_who_is_gone_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """No lock file, a broken one, one that its supervisor left, and one of an earlier process of a living pid."""
+    monkeypatch.setattr("time.sleep", never)
+    us = processes.identify(os.getpid())
+    assert us is not None
+    gone = [ProcessId(2**22 - 1, 1), ProcessId(us.pid, us.start_ticks - 1)]
+    for content in (None, b"", b"{", *(msgspec.json.encode(each) + b"\n" for each in gone)):
+        if content is not None:
+            (tmp_path / statefolder.LOCK_NAME).write_bytes(content)
+        with pytest.raises(WorkerError, match="start one with `asm-endpoint serve`") as refused:
+            SupervisorClient.from_home(tmp_path)
+        assert refused.value.code == "supervisor_unavailable"
+
+
+def test_a_supervisor_that_has_not_come_to_lock_is_found_by_its_command_line(tmp_path: Path):
+    """As long as it lives, by whoever looks for one of that state folder."""
+    program = tmp_path / "asm-endpoint"
+    program.write_text("#!/bin/sh\nread -r _\n")
+    program.chmod(0o700)
+    with subprocess.Popen((program, "serve", "--home", tmp_path), stdin=subprocess.PIPE) as started:
+        found = until(lambda: find_started(tmp_path))
+        assert found == processes.identify(started.pid)
+        assert find_started(tmp_path / "other") is None
+    assert find_started(tmp_path) is None
+
+
+def test_a_command_right_after_serve_finds_it(tmp_path: Path):
+    """From the moment that the lock is held, which is long before the supervisor is ready."""
+    held = Serving(tmp_path)
+    with contextlib.closing(held):
+        started = held.start(wait=False)
+        until(lambda: is_locked_by(started.pid, tmp_path))
+        listed = subprocess.run(
+            (sys.executable, "-P", "-m", "supervisor", "ls", "--home", str(tmp_path)),
+            capture_output=True,
+            text=True,
+            timeout=RUN_TIMEOUT_S,
+            check=False,
+        )
+        assert (listed.returncode, listed.stdout) == (0, "no leases\n"), listed.stderr
+
+
+def is_locked_by(pid: int, home: Path) -> bool:
+    """Whether the state folder says so."""
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        holder = msgspec.json.decode((home / statefolder.LOCK_NAME).read_bytes(), type=ProcessId)
+        return holder.pid == pid
+    return False
 
 
 def test_a_url_without_a_token_is_an_error_and_nobody_is_asked(
