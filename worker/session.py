@@ -34,9 +34,10 @@ from worker.capacity import Capacity
 from worker.confinement import Confinement
 from worker.inputs import private_inputs
 from worker.pool import Pool
-from worker.runner import CliProcess, Turn
+from worker.runner import CliProcess
 from worker.starter import Starter
 from worker.trouble import Trouble
+from worker.turn import Turn
 
 DEFAULT_CONCURRENCY = 4
 DEFAULT_QUEUE_LIMIT = 16

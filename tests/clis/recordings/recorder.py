@@ -36,8 +36,9 @@ from tests.clis.recordings.recording import (
 from tests.clis.recordings.scenarios import Scenario, Subject
 from tests.clis.table import KEY
 from worker.confinement import Confinement
-from worker.runner import CliProcess, Turn
+from worker.runner import CliProcess
 from worker.starter import Starter
+from worker.turn import Turn
 
 TURN_TIMEOUT_S = 60.0
 AFTERWARDS = "still here"
