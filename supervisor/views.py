@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from shared.contracts import LeaseOptions
 from shared.health import Reason
 from supervisor.caller import CallerLimits
 from supervisor.entry import LeaseEntry
@@ -56,7 +57,8 @@ class NewToken(msgspec.Struct, frozen=True, kw_only=True):
 class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     """One lease as lists show it; ``owner`` is who made it.
 
-    ``health`` is ok, degraded or unavailable, for the ``health_reasons``. ``slot`` names it in metrics.
+    ``health`` is ok, degraded or unavailable, for the ``health_reasons``. ``slot`` names it in metrics. ``options`` are
+    what it was leased with: a renewal changes ``expires_in_s`` alone, and a null ``queue_limit`` is the supervisor's.
     """
 
     lease_ref: str
@@ -66,6 +68,7 @@ class LeaseView(msgspec.Struct, frozen=True, kw_only=True):
     provider: str
     model: str
     consumer: str | None
+    options: LeaseOptions
     state: str
     cause: str | None
     detail: str
@@ -132,6 +135,7 @@ def _facts(entry: LeaseEntry) -> dict[str, Any]:
         "provider": entry.provider,
         "model": entry.model,
         "consumer": entry.consumer,
+        "options": entry.options,
         "state": entry.state,
         "cause": entry.cause,
         "detail": entry.detail,

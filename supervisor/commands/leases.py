@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from shared.contracts import LeaseOptions
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from supervisor.client import SupervisorClient
 
 Outcomes = tuple[list[LeaseReleased], SurvivorsError | ReleasesFailed | None]
-LIST_HEAD = ("LEASE", "PROVIDER", "MODEL", "STATE", "HEALTH", "PROCESSES", "MEMORY", "EXPIRES IN")
+LIST_HEAD = (
+    "LEASE", "OWNER", "GROUP", "PROVIDER", "MODEL", "STATE", "HEALTH", "PROCESSES", "MEMORY", "AGE", "EXPIRES IN",
+)  # fmt: skip
 
 
 def add_parsers(parsers: Parsers) -> None:
@@ -110,13 +113,16 @@ def list_leases(options: argparse.Namespace) -> int:
 def _row(view: LeaseView) -> tuple[str, ...]:
     return (
         view.lease_ref,
+        view.owner,
+        view.group or "-",
         view.provider,
         view.model,
         f"{view.state} ({': '.join(filter(None, (view.cause, view.detail)))})" if view.cause else view.state,
         wording.health(view),
         str(len(view.processes)),
         f"{view.rss_bytes / 2**20:.0f} MiB",
-        "-" if view.expires_in_s is None else f"{view.expires_in_s:.0f} s",
+        wording.duration(max(0.0, time.time() - view.created_at)),
+        "-" if view.expires_in_s is None else wording.duration(view.expires_in_s),
     )
 
 

@@ -8,6 +8,9 @@ from shared import tokens
 from shared.contracts import EndpointDescriptor
 from supervisor.views import LeaseReleased, LeaseView, Released
 
+DURATIONS = (("d", 86_400, 172_800), ("h", 3_600, 7_200), ("min", 60, 120), ("s", 1, 0))
+"""Units, their seconds, and the seconds from which on they are used."""
+
 
 def token(descriptor: EndpointDescriptor) -> str:
     """The endpoint's API key."""
@@ -39,6 +42,12 @@ def health(view: LeaseView) -> str:
     """How a lease is, and what is wrong where its state does not say it."""
     codes = ", ".join(reason.code for reason in view.health_reasons)
     return f"{view.health} ({codes})" if view.health == "degraded" else view.health
+
+
+def duration(seconds: float) -> str:
+    """So long, in whole units of a size that leaves few of them."""
+    unit, size = next((unit, size) for unit, size, least in DURATIONS if seconds >= least)
+    return f"{seconds // size:.0f} {unit}"
 
 
 def exports(descriptor: EndpointDescriptor) -> str:

@@ -409,7 +409,13 @@ def test_tokens_from_the_shell(
     assert made.returncode == 0, made.stderr
     lease_ref = json.loads(made.stdout)["endpoint"]["lease_ref"]
     assert lease_ref in run("ls", environ=as_shell).stdout
-    assert lease_ref in run("ls", "--owner", "shell", "--group", "g").stdout
+    (head, line) = run("ls", "--owner", "shell", "--group", "g").stdout.splitlines()
+    assert head.split() == [
+        "LEASE", "OWNER", "GROUP", "PROVIDER", "MODEL", "STATE", "HEALTH", "PROCESSES", "MEMORY", "AGE", "EXPIRES", "IN",
+    ]  # fmt: skip
+    assert re.fullmatch(
+        rf"{lease_ref} +shell +g +echo +any +ready +ok +\d+ +\d+ MiB +\d+ s +(59|60) min", line
+    )
     assert "no leases" in run("ls", "--owner", "shell", "--group", "h").stdout
     listed = run("token", "ls")
     assert re.search(r"^shell .* 2 .* echo ", listed.stdout, re.MULTILINE)
