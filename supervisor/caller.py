@@ -37,12 +37,16 @@ class CallerLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return options
 
     def require_ttl(self, ttl_s: float) -> None:
-        """Do nothing for a time to live that is allowed. Raises RequestError ``not_permitted``."""
+        """Do nothing for a time to live that is allowed.
+
+        Raises RequestError ``not_permitted``, with the longest that is, ``max_ttl_s``, in its details.
+        """
         if self.max_ttl_s is not None and ttl_s > self.max_ttl_s:
             raise RequestError(
                 "not_permitted",
                 f"cannot lease for {ttl_s:g} s: this token may for at most {self.max_ttl_s:g} s",
                 param="ttl_s",
+                details={"max_ttl_s": self.max_ttl_s},
             )
 
     def require_model(self, provider: str, model: str) -> None:

@@ -76,4 +76,5 @@ def from_envelope(body: Any, status: int, headers: Any = None) -> EndpointError:
         str(error.get("message")),
         param=error.get("param"),
         retry_after_s=float(retry_after) if retry_after and retry_after.isdigit() else None,
+        details={name: value for name, value in body.items() if name != "error"},
     )

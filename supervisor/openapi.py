@@ -54,12 +54,16 @@ class EnsureAnswer(msgspec.Struct, kw_only=True):
 
 
 class ErrorBody(msgspec.Struct, kw_only=True):
-    """Every error; what belongs to an incompatible request, a release or a release of many stands beside it."""
+    """Every error; what belongs to an incompatible request, a release or a release of many stands beside it.
+
+    So does, where a longer time to live was asked for than this caller may have, the longest, in seconds.
+    """
 
     error: ErrorDetail
     compatibility: CompatibilityResult | None = None
     proof: ReleaseProof | None = None
     endpoints: list[LeaseReleased] | None = None
+    max_ttl_s: float | None = None
 
 
 class Renewal(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shared.contracts import MAX_TTL_S, LeaseOptions
-from shared.errors import EndpointError, WorkerError
+from shared.contracts import MAX_TTL_S, EndpointDescriptor, LeaseOptions
+from shared.errors import EndpointError, RequestError, WorkerError
 from supervisor import console
 from supervisor.commands import wording
 from supervisor.commands.options import (
@@ -50,8 +50,9 @@ def add_parsers(parsers: Parsers) -> None:
         "run a command with OPENAI_BASE_URL and OPENAI_API_KEY of a lease of its own",
         usage="%(prog)s [options] --provider PROVIDER --model MODEL -- COMMAND ...",
         epilog="Exits as the command does: its code, 128+N when signal N ended it, 127 not found, 126 not executable. "
-        "The lease ends with the command (or after 7 days; --ttl-s and --idle-timeout-s set other bounds), and with "
-        "this process. It is the running supervisor's, or that of one started for it.",
+        "The lease ends with the command (or after 7 days, or what a token's limit allows; --ttl-s and "
+        "--idle-timeout-s set other bounds), and with this process. It is the running supervisor's, or that of one "
+        "started for it.",
     )
     add_home(parser)
     add_request(parser)
@@ -70,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
         client = _running_or_embedded(options.home)
     with client:
         with console.progress(f"leasing {options.provider} {options.model} ..."):
-            descriptor, _ = client.ensure_endpoint(request(options), lease=lease_options(options))
+            descriptor = _lease(client, options)
         with _signals_held() as mask:
             environ = {name: value for name, value in os.environ.items() if name != "ASM_ENDPOINT_TOKEN"}
             code = _run_command(argv, {**environ, **wording.variables(descriptor)}, mask)
@@ -98,6 +99,18 @@ def _running_or_embedded(home: Path | None) -> SupervisorClient:
             return InferenceEndpoint()
         stack.pop_all()
         return client
+
+
+def _lease(client: SupervisorClient, options: argparse.Namespace) -> EndpointDescriptor:
+    """As the options say; where nobody named a time to live, for as long as this caller may."""
+    wanted = lease_options(options)
+    try:
+        return client.ensure_endpoint(request(options), lease=wanted)[0]
+    except RequestError as error:
+        longest = error.details.get("max_ttl_s")
+        if longest is None or wanted["ttl_s"] != AS_LONG_AS_WE_RUN.ttl_s:
+            raise
+    return client.ensure_endpoint(request(options), lease={**wanted, "ttl_s": longest})[0]
 
 
 @contextlib.contextmanager

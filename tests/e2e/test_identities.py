@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 
+from shared.contracts import MAX_TTL_S
 from supervisor import EndpointDescriptor, RequestError, SupervisorClient, WorkerError
 from supervisor.openapi import document
 from supervisor.views import NewToken
@@ -432,6 +433,39 @@ def test_tokens_from_the_shell(
     assert re.search(rf"released {lease_ref}: .* no survivors", revoked.stdout)
     assert run("token", "revoke", "shell").returncode == 3
     assert run("token", "ls").stdout == "no tokens\n"
+
+
+@pytest.mark.parametrize(
+    ("limit", "asked", "code", "given"),
+    [
+        (("--max-ttl-s", "120"), (), 0, 120.0),
+        (("--max-ttl-s", "86400"), (), 0, 86_400.0),
+        (("--max-ttl-s", "120"), ("--ttl-s", "60"), 0, 60.0),
+        (("--max-ttl-s", "120"), ("--ttl-s", "121"), 3, None),
+        ((), (), 0, MAX_TTL_S),
+    ],
+)
+def test_run_asks_for_as_long_as_it_may(
+    supervisor_client: SupervisorClient,
+    run: Callable[..., subprocess.CompletedProcess[str]],
+    limit: tuple[str, ...],
+    asked: tuple[str, ...],
+    code: int,
+    given: float | None,
+):
+    """Where nobody names a time, which its command's end makes needless; one that is named is refused if too long."""
+    token = json.loads(run("token", "add", "runner", *limit, "--json").stdout)["token"]
+    as_runner = {"ASM_ENDPOINT_URL": supervisor_client.url, "ASM_ENDPOINT_TOKEN": token}
+    script = 'echo "$ASM_ENDPOINT_LEASE_REF"'
+    ran = run(
+        "run", "--provider", "echo", "--model", "any", *asked, "--", "sh", "-c", script, environ=as_runner
+    )
+    supervisor_client.revoke_token("runner", release=True)
+    assert ran.returncode == code, ran.stderr
+    if given is None:
+        assert "this token may for at most 120 s" in ran.stderr
+    else:
+        assert supervisor_client.endpoint(ran.stdout.strip()).options.ttl_s == given
 
 
 def test_groups_from_the_shell(

@@ -99,6 +99,7 @@ def test_the_longest_time_to_live(asked: float, allowed: float | None, given: fl
             403,
             "ttl_s",
         )
+        assert refused.value.details == {"max_ttl_s": 60}
     else:
         assert limits.within_ttl(options) == LeaseOptions(ttl_s=given, concurrency=7)
 
