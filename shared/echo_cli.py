@@ -22,8 +22,8 @@ SIGTERM and holds stdout, ``[[hide]]`` another one, which has scrubbed its envir
 request for a tool, ``[[error:STATUS]]`` a failed result, ``[[whole]]`` the answer as one message without deltas,
 ``[[cwd]]`` answer with the working directory, ``[[environ]]`` answer with the environment's names, ``[[cost:USD]]`` a
 cost other than 0, ``[[uncounted]]`` no usage; ``[[read:PATH]]``, ``[[create:PATH]]``, ``[[mode:PATH]]`` (set to what it
-is), ``[[signal:PID]]``, ``[[supervise:PATH]]`` (the zygote's socket) answer with ``done`` or the name of the error they
-met.
+is), ``[[chroot:PATH]]``, ``[[signal:PID]]``, ``[[supervise:PATH]]`` (the zygote's socket) answer with ``done`` or the
+name of the error they met.
 
 It uses up, and holds until it ends: ``[[allocate:MB]]`` memory, ``[[burn:SECONDS]]`` processor time, ``[[fork:N]]``
 processes, ``[[open:N]]`` descriptors, ``[[write:BYTES]]`` disk in the working directory; as much as it is allowed.
@@ -49,13 +49,14 @@ MARKER = re.compile(r"\[\[([a-z-]+)(?::([^\]]*))?\]\]\s?")
 BENIGN = {"pause", "burst"}
 MISBEHAVIOUR = {
     "silence", "stall", "garbage", "half-line", "huge-line", "ignore-term", "daemonise", "hide", "exit", "stderr",
-    "tool", "error", "whole", "cwd", "environ", "cost", "read", "create", "mode", "signal", "supervise", "allocate",
-    "burn", "fork", "open", "write", "uncounted",
+    "tool", "error", "whole", "cwd", "environ", "cost", "read", "create", "mode", "chroot", "signal", "supervise",
+    "allocate", "burn", "fork", "open", "write", "uncounted",
 }  # fmt: skip
 ATTEMPTS = {
     "read": lambda path: os.close(os.open(path, os.O_RDONLY)),
     "create": lambda path: os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)),
     "mode": lambda path: os.chmod(path, os.stat(path).st_mode & 0o7777),
+    "chroot": os.chroot,
     "signal": lambda pid: os.kill(int(pid), 0),
     "supervise": lambda path: supervise(path),  # noqa: PLW0108  # which is further down
 }

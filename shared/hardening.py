@@ -6,7 +6,10 @@ import msgspec
 
 
 class Hardening(msgspec.Struct, frozen=True, kw_only=True):
-    """None by default. Who is asked for a lock and cannot have it fails; it never goes on without."""
+    """None by default. Who is asked for a lock and cannot have it fails; it never goes on without.
+
+    With either of them, root has none of its privileges (capabilities) any more.
+    """
 
     landlock: bool = False
     """Files: read and execute the program and the system's libraries, write the lease's own folders, no more."""

@@ -1,7 +1,7 @@
 """What the kernel is asked for so that a family stays together and dies together. Linux only.
 
-``prctl(2)`` and ``unshare(2)`` by ctypes: Python 3.11 has no bindings. The parent-death signal is cleared by a
-change of user and fires when the parent *thread* ends, so the callers run in main threads and set it last.
+``prctl(2)``, ``unshare(2)`` and ``capset(2)`` by ctypes: Python 3.11 has no bindings. The parent-death signal is
+cleared by a change of user and fires when the parent *thread* ends, so the callers run in main threads and set it last.
 """
 
 from __future__ import annotations
@@ -9,16 +9,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import itertools
 import os
 import resource
 import signal
 from collections.abc import Iterator
 
 PR_SET_PDEATHSIG = 1
+PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+CAPABILITIES_VERSION = 0x20080522
 DESCRIPTORS = 65_536
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -52,6 +55,25 @@ def become(uid: int, gid: int) -> None:
         raise PermissionError(
             errno.EPERM, "the kernel did not change the user"
         )  # as with -1, which is no user
+
+
+def bound_capabilities() -> None:
+    """No program that this process or a descendant executes brings it a capability; for good.
+
+    Without the right to say so (CAP_SETPCAP) it does nothing: :func:`forbid_new_privileges` has to be enough.
+    """
+    for number in itertools.count():
+        if _libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) != 0:  # there is none of that number, or no right to
+            return
+
+
+def drop_capabilities() -> None:
+    """Have none of root's privileges but its files, for good where no program brings any back. Raises OSError.
+
+    Ambient ones go with the inheritable ones.
+    """
+    header, nothing = (ctypes.c_uint32 * 2)(CAPABILITIES_VERSION, 0), (ctypes.c_uint32 * 6)()
+    check_call(_libc.capset(header, nothing), "capset")
 
 
 def enter_user_namespace() -> None:

@@ -22,6 +22,14 @@ MAX_UID = 2**32 - 2
 KNOWN = "landlock, uid, uid:NAME, uid:NUMBER"
 
 
+class _User(msgspec.Struct, frozen=True, kw_only=True):
+    """Whom command lines run as; ``title`` is what to call them."""
+
+    uid: int
+    gids: frozenset[int]
+    title: str
+
+
 def read_hardening(words: Iterable[str]) -> Hardening:
     """The locks by their names. Raises RequestError ``invalid_request``."""
     hardening = Hardening()
@@ -61,23 +69,28 @@ def require_available(hardening: Hardening, home: Path) -> None:
     if hardening.landlock and (version := landlock.abi()) < landlock.LEAST_ABI:
         has = f"only version {version}" if version else "none, or it is switched off"
         raise _unavailable("landlock", f"it needs Linux 6.2 with Landlock, and this kernel has {has}")
-    if hardening.uid is None or hardening.gid is None:
-        return
-    lock = f"uid:{hardening.uid}"
-    if not _can_become(hardening.uid, hardening.gid):
-        raise _unavailable(lock, "only root may run command lines as another user")
-    if closed := closed_to(hardening.uid, hardening.gid, str(home.parent), os.X_OK):
+    if (
+        hardening.uid is not None
+        and hardening.gid is not None
+        and not _can_become(hardening.uid, hardening.gid)
+    ):
+        raise _unavailable(f"uid:{hardening.uid}", "only root may run command lines as another user")
+    user = _runs_as(hardening)
+    if user and (closed := closed_to(user.uid, user.gids, str(home.parent), os.X_OK)):
         raise _unavailable(
-            lock, f"{closed} is closed to it, and the state folder is below; choose another one with --home"
+            "+".join(hardening.locks),
+            f"as {user.title}: {closed} is closed to it, and the state folder is below; "
+            "choose another one with --home",
         )
 
 
 def require_reach(hardening: Hardening, command: Command) -> None:
-    """Do nothing when the user that command lines run as gets at the program and the user's files of this one.
+    """Do nothing when whom command lines run as gets at the program and the user's files of this one.
 
     Raises ProviderError ``cli_not_found`` or ``not_logged_in``, with the place that is closed.
     """
-    if hardening.uid is None or hardening.gid is None:
+    user = _runs_as(hardening)
+    if user is None:
         return
     programs = program_files(command.argv[0], command.env.get("PATH") or os.defpath)
     files = filter(os.path.lexists, (*command.reads, *command.writes, *command.links.values()))
@@ -86,12 +99,22 @@ def require_reach(hardening: Hardening, command: Command) -> None:
         *(("not_logged_in", path, os.R_OK) for path in files),
     ]
     for code, path, bits in wanted:
-        if closed := closed_to(hardening.uid, hardening.gid, path, bits):
+        if closed := closed_to(user.uid, user.gids, path, bits):
             raise ProviderError(
                 code,
-                f"cannot run {command.argv[0]} as user {hardening.uid}: {closed} is closed to it",
+                f"cannot run {command.argv[0]} as {user.title}: {closed} is closed to it",
                 should_retry=False,
             )
+
+
+def _runs_as(hardening: Hardening) -> _User | None:
+    """Who may be kept out where we are not: another user, or root behind a lock, which takes its privileges away."""
+    if hardening.uid is not None and hardening.gid is not None:
+        return _User(uid=hardening.uid, gids=frozenset({hardening.gid}), title=f"user {hardening.uid}")
+    if hardening.locks and os.geteuid() == 0:
+        gids = frozenset({os.getegid(), *os.getgroups()})
+        return _User(uid=0, gids=gids, title="root without its privileges")
+    return None
 
 
 def _can_become(uid: int, gid: int) -> bool:

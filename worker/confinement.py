@@ -1,8 +1,10 @@
 """What every command line of a lease is held by, from between its fork and its exec: rlimits, user, Landlock.
 
 The order is the kernel's: a change of user forgets the parent-death signal, so that comes after it, and Landlock
-comes last, because it would refuse what comes before. A process with locks writes its own home, as itself: the
-folder belongs to a program that the locks are there for, and could lead whoever else writes into it astray.
+comes last, because it would refuse what comes before; but for root's privileges, which go as soon as nothing needs
+them. A process with locks writes its own home, as itself: the folder belongs to a program that the locks are there
+for, and could lead whoever else writes into it astray. Without a lock root keeps its privileges: as the owner of
+nearly everything it would have lost little by them, and logins and programs of other users would be closed to it.
 """
 
 from __future__ import annotations
@@ -98,7 +100,7 @@ class Confinement:
                 ruleset = stack.enter_context(contextlib.closing(self._ruleset(command)))
                 steps += (functools.partial(ruleset.allow, ITSELF, READ), ruleset.enter)
             if self._hardening.locks:
-                steps.append(furnish)
+                steps += (isolation.drop_capabilities, furnish)
             else:
                 furnish()
             yield stack.enter_context(_reported(command, steps)) if steps else None
@@ -107,6 +109,8 @@ class Confinement:
         steps: list[Step] = [
             functools.partial(resource.setrlimit, number, values) for number, values in self._rlimits.items()
         ]
+        if self._hardening.locks:
+            steps.append(isolation.bound_capabilities)
         if self._hardening.uid is not None and self._hardening.gid is not None:
             steps.append(functools.partial(isolation.become, self._hardening.uid, self._hardening.gid))
         if self._dies_with_parent:

@@ -35,6 +35,7 @@ from worker.starter import Starter
 
 pytestmark = pytest.mark.process
 NOBODY = 65534
+SOMEBODY = 54_322
 SOME_GROUP = 54_321
 NOT_A_USER = 2**32 - 1
 LOCKS = {
@@ -73,6 +74,17 @@ INSIDE = (
 )
 
 
+PRIVILEGED = {
+    # what is tried           in our own user namespace, in another one
+    "[[mode:{home}/foreign]]": (DONE, DENIED),
+    "[[chroot:/]]":            (DONE, DONE),
+}  # fmt: skip
+"""What root may do by its capabilities alone, without a lock; in a user namespace not to what lies outside of it."""
+CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+NO_CAPABILITIES = {name: ["0" * 16] for name in CAPABILITIES}
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="nobody but root has capabilities to lose")
+
+
 class Place(NamedTuple):
     """A supervisor with certain locks, two of its leases, and their user's home."""
 
@@ -98,7 +110,7 @@ def open_python() -> str:
     """An interpreter that everybody may execute."""
     candidates = (os.path.realpath(sys.executable), shutil.which("python3", path=os.defpath))
     for candidate in candidates:
-        if candidate and not closed_to(NOBODY, NOBODY, candidate, os.R_OK | os.X_OK):
+        if candidate and not closed_to(NOBODY, {NOBODY}, candidate, os.R_OK | os.X_OK):
             return candidate
     pytest.skip("a command line of another user needs a Python that is not in a closed folder")
 
@@ -111,6 +123,9 @@ def home() -> Iterator[Path]:
         path.chmod(0o755)
         (path / "public").touch(0o644)
         (path / "private").touch(0o600)
+        (path / "foreign").touch(0o600)
+        if os.geteuid() == 0:
+            os.chown(path / "foreign", SOMEBODY, SOMEBODY)
         echo = Path(shared.echo_cli.__file__).read_text()
         program = path / "claude"
         program.write_text(
@@ -228,6 +243,25 @@ def test_what_a_command_line_has_to_be_able_to_do(place: Place, attempt: str):
     assert ask(place.lease, place.fill(attempt)) == DONE
 
 
+@as_root
+@pytest.mark.parametrize("attempt", PRIVILEGED)
+def test_root_behind_a_lock_is_a_user_like_any_other(place: Place, kind: str, attempt: str):
+    """Whatever lock it is: what takes a capability can be done without one only."""
+    ours, another = PRIVILEGED[attempt]
+    without = another if kind == "user_namespace" else ours
+    assert ask(place.lease, place.fill(attempt)) == (DENIED if place.locks else without)
+
+
+@as_root
+def test_the_kernel_knows_of_no_capability_behind_a_lock(place: Place):
+    """None that is held, inherited, or could be had by executing something; without a lock they are root's."""
+    until(lambda: any(map(status_of, command_lines(place))))
+    for pid in command_lines(place):
+        if status := status_of(pid):
+            found = {name: status[name] for name in CAPABILITIES}
+            assert found == NO_CAPABILITIES if place.locks else found["CapEff"] != NO_CAPABILITIES["CapEff"]
+
+
 def test_processes_outside_cannot_be_signalled(place: Place, kind: str):
     """Not even seen from a PID namespace; from elsewhere kept off by Landlock, and by the other user."""
     leader = place.endpoint.endpoint(place.lease).processes[0].pid
@@ -306,6 +340,25 @@ def test_a_program_that_the_other_user_cannot_execute_is_said_before_any_lease(
             described = {each["provider"]: each["problem"] for each in endpoint.providers()}
             assert described["claude"]["code"] == "cli_not_found"
             assert endpoint.endpoints() == []
+
+
+@as_root
+def test_what_only_roots_privileges_open_is_said_before_any_lease(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """They are gone behind the lock; a home of somebody else's, say."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "dummy-key")
+    with tempfile.TemporaryDirectory() as closed:
+        monkeypatch.setenv("CLAUDE_CLI_PATH", shutil.copy(home / "claude", closed))
+        os.chown(closed, SOMEBODY, SOMEBODY)
+        with InferenceEndpoint() as endpoint:
+            assert ask(lease_of(endpoint, "claude"), "hello") == "hello"
+        with (
+            InferenceEndpoint(serve_arguments=("--harden", "landlock")) as endpoint,
+            pytest.raises(ProviderError, match=f"as root without .*: {closed} is closed to it") as refused,
+        ):
+            lease_of(endpoint, "claude")
+    assert refused.value.code == "cli_not_found"
 
 
 def test_a_state_folder_that_the_other_user_cannot_enter_is_said_at_once(tmp_path: Path):

@@ -11,13 +11,16 @@ import pytest
 
 from shared import landlock
 from shared.contracts import LeaseLimits
-from shared.errors import RequestError, WorkerError
+from shared.errors import ProviderError, RequestError, WorkerError
 from shared.hardening import Hardening
+from shared.provider import Command
 from supervisor import hardening as checks
-from supervisor.hardening import MAX_UID, read_hardening, require_available
+from supervisor.hardening import MAX_UID, read_hardening, require_available, require_reach
 from worker.confinement import CPU_GRACE_S, FSIZE_MARGIN_BYTES, MAX_RLIMIT, rlimits
 
 NOBODY = 65534
+SOMEBODY = 54_322
+LANDLOCK = Hardening(landlock=True)
 FREE_UID = next(uid for uid in range(40_000, 60_000) if uid not in {entry.pw_uid for entry in pwd.getpwall()})
 
 
@@ -89,6 +92,54 @@ def test_another_user_has_to_get_at_the_state_folder(tmp_path: Path, monkeypatch
     closed = refusal(Hardening(uid=NOBODY, gid=NOBODY), tmp_path / "state")
     assert "is closed to it" in closed
     assert refusal(Hardening(uid=NOBODY, gid=NOBODY), Path("/state")) == ""
+
+
+@pytest.fixture
+def anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A closed folder with a program and a login, none of them root's, who we are."""
+    (tmp_path / "program").touch(mode=0o755)
+    (tmp_path / "login").touch(mode=0o600)
+    if os.geteuid() == 0:
+        for path in (tmp_path, *tmp_path.iterdir()):
+            os.chown(path, SOMEBODY, SOMEBODY)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "getgroups", lambda: [0])
+    monkeypatch.setattr(os, "getegid", lambda: 0)
+    tmp_path.chmod(0o700)
+    return tmp_path
+
+
+def reach(hardening: Hardening, program: Path, link: Path) -> str:
+    """What command lines cannot get at of these two; "" when they can."""
+    command = Command(argv=(str(program),), env={"PATH": ""}, cwd="/", links={"/home/login": str(link)})
+    try:
+        require_reach(hardening, command)
+    except ProviderError as error:
+        return f"{error.code}: {error.message}"
+    return ""
+
+
+def test_root_without_its_privileges_has_to_get_at_everything_too(
+    anothers: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """State folder, program and login; with them it would, and anybody else has not got them anyway."""
+    program, login = anothers / "program", anothers / "login"
+    closed = f"{anothers} is closed to it"
+    assert closed in refusal(LANDLOCK, anothers / "state")
+    assert reach(LANDLOCK, program, login).startswith("cli_not_found: ")
+    assert closed in reach(LANDLOCK, program, login)
+    anothers.chmod(0o711)
+    assert refusal(LANDLOCK, anothers / "state") == ""
+    assert reach(LANDLOCK, program, Path("/")) == ""
+    assert reach(LANDLOCK, program, login).startswith("not_logged_in: ")
+    assert f"as root without its privileges: {login} is closed to it" in reach(LANDLOCK, program, login)
+    assert reach(Hardening(), program, login) == ""
+    os.chmod(login, 0o640)
+    monkeypatch.setattr(os, "getgroups", lambda: [0, login.stat().st_gid])
+    assert reach(LANDLOCK, program, login) == ""
+    os.chmod(login, 0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
+    assert reach(LANDLOCK, program, login) == ""
 
 
 def test_a_single_process_gets_the_limits_that_make_sense_for_one():

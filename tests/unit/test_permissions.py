@@ -44,21 +44,21 @@ def file(path: Path, mode: int) -> Path:
 def test_a_stranger_has_the_bits_of_others(folder: Path, mode: int, wanted: int, is_open: bool):
     """All of those that are wanted."""
     path = str(file(folder / "file", mode))
-    assert closed_to(STRANGER, STRANGER, path, wanted) == (None if is_open else path)
+    assert closed_to(STRANGER, {STRANGER}, path, wanted) == (None if is_open else path)
 
 
 @pytest.mark.parametrize(("mode", "is_open"), [(0o040, True), (0o404, False), (0o004, False)])
 def test_a_member_has_the_bits_of_the_group_alone(folder: Path, mode: int, is_open: bool):
     """As the kernel has it, also where others have more."""
     path = file(folder / "file", mode)
-    assert (closed_to(STRANGER, path.stat().st_gid, str(path), os.R_OK) is None) is is_open
+    assert (closed_to(STRANGER, {STRANGER, path.stat().st_gid}, str(path), os.R_OK) is None) is is_open
 
 
 @pytest.mark.parametrize(("mode", "is_open"), [(0o400, True), (0o044, False)])
 def test_the_owner_has_the_bits_of_the_owner_alone(folder: Path, mode: int, is_open: bool):
     """The same."""
     path = file(folder / "file", mode)
-    assert (closed_to(path.stat().st_uid, STRANGER, str(path), os.R_OK) is None) is is_open
+    assert (closed_to(path.stat().st_uid, {STRANGER}, str(path), os.R_OK) is None) is is_open
 
 
 def test_every_folder_on_the_way_has_to_let_through(folder: Path):
@@ -68,9 +68,9 @@ def test_every_folder_on_the_way_has_to_let_through(folder: Path):
     path = str(file(inner / "file", 0o644))
     for each in (folder / "a", inner):
         each.chmod(0o711)
-    assert closed_to(STRANGER, STRANGER, path, os.R_OK) is None
+    assert closed_to(STRANGER, {STRANGER}, path, os.R_OK) is None
     (folder / "a").chmod(0o700)
-    assert closed_to(STRANGER, STRANGER, path, os.R_OK) == str(folder / "a")
+    assert closed_to(STRANGER, {STRANGER}, path, os.R_OK) == str(folder / "a")
 
 
 def test_the_way_behind_a_link_counts_too(folder: Path):
@@ -80,9 +80,9 @@ def test_the_way_behind_a_link_counts_too(folder: Path):
     file(closed / "file", 0o644)
     link = folder / "link"
     link.symlink_to(closed / "file")
-    assert closed_to(STRANGER, STRANGER, str(link), os.R_OK) == str(closed)
+    assert closed_to(STRANGER, {STRANGER}, str(link), os.R_OK) == str(closed)
 
 
 def test_what_is_not_there_is_closed(folder: Path):
     """To everybody."""
-    assert closed_to(0, 0, str(folder / "missing"), os.R_OK) == str(folder / "missing")
+    assert closed_to(0, {0}, str(folder / "missing"), os.R_OK) == str(folder / "missing")
