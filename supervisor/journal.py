@@ -24,10 +24,17 @@ ENDED = (
     "SELECT entry FROM leases WHERE ended_at_s IS NOT NULL AND (?1 IS NULL OR owner = ?1) "
     "AND (?2 IS NULL OR lease_group = ?2) ORDER BY ended_at_s DESC LIMIT ?3"
 )
-FORGET = (
-    "DELETE FROM leases WHERE ended_at_s IS NOT NULL AND lease_ref NOT IN "
+HOW_MANY_ENDED = "SELECT count(*) FROM leases WHERE ended_at_s IS NOT NULL"
+FORGET_OLD = (
+    "DELETE FROM leases WHERE ended_at_s < ? AND lease_ref NOT IN "
     "(SELECT lease_ref FROM leases WHERE ended_at_s IS NOT NULL ORDER BY ended_at_s DESC, lease_ref DESC LIMIT ?)"
 )
+FORGET_MANY = (
+    "DELETE FROM leases WHERE lease_ref IN (SELECT lease_ref FROM (SELECT lease_ref, ended_at_s, row_number() OVER "
+    "(PARTITION BY owner ORDER BY ended_at_s DESC, lease_ref DESC) AS place FROM leases WHERE ended_at_s IS NOT NULL) "
+    "ORDER BY place, ended_at_s DESC, lease_ref DESC LIMIT -1 OFFSET ?)"
+)
+"""By place, because who has most has the last places: kept is the last lease of everybody, then their last but one."""
 _log = logging.getLogger("asm_endpoint.journal")
 
 
@@ -129,10 +136,15 @@ class Journal:
         return [*reversed(_decoded(rows)), *unwritten][-limit:]
 
     def prune(self, *, ended_before_s: float, at_least: int, at_most: int) -> None:
-        """Forget leases that ended before that time but for the last ``at_least``, and all but the last ``at_most``."""
+        """Forget leases that ended before that time but for the last ``at_least``, and all but ``at_most``.
+
+        Of these, whoever has most gives way first, oldest first: nobody's leases push out those of somebody with fewer.
+        """
         with self._database.transaction() as connection:
-            connection.execute(f"{FORGET} AND ended_at_s < ?", (at_least, ended_before_s))
-            connection.execute(FORGET, (at_most,))
+            connection.execute(FORGET_OLD, (ended_before_s, at_least))
+            (count,) = connection.execute(HOW_MANY_ENDED).fetchone()
+            if count > at_most:
+                connection.execute(FORGET_MANY, (at_most,))
 
     def close(self) -> None:
         """Try once more to write everything, and close the file."""

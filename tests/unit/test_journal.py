@@ -165,6 +165,36 @@ def test_what_is_long_over_is_forgotten(
     assert len(journal.open_leases()) == 1
 
 
+@pytest.mark.parametrize(
+    ("ended", "at_most", "left"),
+    [
+        ("q ffffff", 4, "q...fff"),
+        ("ffffff q", 4, "...fff q"),
+        ("fffff qqq", 6, "..fff qqq"),
+        ("fffff qqq", 4, "...ff .qq"),
+        ("ababab", 3, "...bab"),
+        ("ab?f?f?f", 4, "ab....?f"),
+        ("abcdef", 2, "....ef"),
+        ("abc", 0, "..."),
+    ],
+)
+def test_who_has_most_gives_way_first(journal: Journal, path: Path, ended: str, at_most: int, left: str):
+    """A flood of one identity's takes nothing of a quiet one's; a letter is one's lease, ``?`` one of nobody known."""
+    refs = [f"{number:02}{owner}" for number, owner in enumerate(ended.replace(" ", ""))]
+    for number, lease_ref in enumerate(refs):
+        journal.write(lease(lease_ref, owner=lease_ref[2:], state=State.CLOSED, ended_at_s=float(number)))
+    other = sqlite3.connect(path)
+    with other:
+        other.execute("UPDATE leases SET owner = NULL WHERE owner = '?'")
+    other.close()
+    journal.write(lease("open", owner=ended[-1]))
+    journal.prune(ended_before_s=0.0, at_least=0, at_most=at_most)
+    kept = {each.lease_ref for each in journal.ended_leases(len(refs))}
+    assert "".join(ref[2:] if ref in kept else "." for ref in refs) == left.replace(" ", "")
+    assert len(kept) == at_most
+    assert [each.lease_ref for each in journal.open_leases()] == ["open"]
+
+
 def test_a_journal_that_fails_says_so_until_it_can_write_again(tmp_path: Path):
     """Also when nothing waits to be written, because what could not be written was not begun."""
     database = Database(tmp_path / "leases.sqlite")
