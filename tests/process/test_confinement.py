@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +21,7 @@ import psutil
 import pytest
 
 import shared.echo_cli
-from shared import processes
+from shared import isolation, processes
 from shared.hardening import Hardening
 from shared.launch import TurnLimits
 from shared.permissions import closed_to
@@ -82,6 +84,15 @@ PRIVILEGED = {
 """What root may do by its capabilities alone, without a lock; in a user namespace not to what lies outside of it."""
 CAPABILITIES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 NO_CAPABILITIES = {name: ["0" * 16] for name in CAPABILITIES}
+CAP_SETPCAP = 8
+GIVE_UP = """
+import os
+from shared import isolation
+isolation.bound_capabilities()
+isolation.forbid_new_privileges()
+isolation.drop_capabilities()
+os.execvp("grep", ["grep", "^Cap", "/proc/self/status"])
+"""
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="nobody but root has capabilities to lose")
 
 
@@ -260,6 +271,21 @@ def test_the_kernel_knows_of_no_capability_behind_a_lock(place: Place):
         if status := status_of(pid):
             found = {name: status[name] for name in CAPABILITIES}
             assert found == NO_CAPABILITIES if place.locks else found["CapEff"] != NO_CAPABILITIES["CapEff"]
+
+
+@as_root
+def test_capabilities_go_also_where_they_cannot_be_bounded():
+    """As root in a container may lack the right to; no program brings them back then, for want of new privileges."""
+    left = subprocess.run(
+        [sys.executable, "-c", GIVE_UP],
+        capture_output=True,
+        check=True,
+        text=True,
+        preexec_fn=functools.partial(isolation._libc.prctl, isolation.PR_CAPBSET_DROP, CAP_SETPCAP, 0, 0, 0),
+    ).stdout
+    found = {name: values.split() for name, _, values in (line.partition(":") for line in left.splitlines())}
+    assert found.pop("CapBnd") != NO_CAPABILITIES["CapBnd"]
+    assert found == {name: none for name, none in NO_CAPABILITIES.items() if name != "CapBnd"}
 
 
 def test_processes_outside_cannot_be_signalled(place: Place, kind: str):
