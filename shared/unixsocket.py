@@ -1,6 +1,7 @@
-"""Listening on and connecting to AF_UNIX SEQPACKET sockets whose names may be long.
+"""Listening on, connecting to and receiving from AF_UNIX SEQPACKET sockets whose names may be long.
 
-A socket address holds only 108 bytes, so the folder is reached by way of a descriptor.
+A socket address holds only 108 bytes, so the folder is reached by way of a descriptor. Knows nothing of what the
+packets say.
 """
 
 from __future__ import annotations
@@ -48,6 +49,20 @@ def connect_to(path: Path, timeout_s: float) -> socket.socket:
         connection.close()
         raise
     return connection
+
+
+def receive(connection: socket.socket, *, max_bytes: int, max_fds: int) -> tuple[bytes, list[int]]:
+    """The next packet, and its descriptors, which are the caller's; b"" says that the other end has gone.
+
+    Raises BlockingIOError when there is none yet.
+    """
+    try:
+        packet, fds, _, _ = socket.recv_fds(connection, max_bytes, max_fds, socket.MSG_CMSG_CLOEXEC)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return b"", []
+    return packet, fds
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ from shared.launch import (
     Told,
     ToZygote,
 )
+from shared.unixsocket import receive
 
 _log = logging.getLogger("asm_endpoint.launcher")
 
@@ -158,13 +159,11 @@ class Launcher:
         if self._socket is None:
             return
         try:
-            packet, fds, _, _ = socket.recv_fds(
-                self._socket, launch.MAX_MESSAGE_BYTES, launch.MAX_MESSAGE_FDS, socket.MSG_CMSG_CLOEXEC
+            packet, fds = receive(
+                self._socket, max_bytes=launch.MAX_MESSAGE_BYTES, max_fds=launch.MAX_MESSAGE_FDS
             )
         except BlockingIOError:
             return
-        except OSError:
-            packet, fds = b"", []
         if packet:
             self._on_message(launch.decode_from_zygote(packet), fds)
         else:

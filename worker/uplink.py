@@ -18,7 +18,7 @@ from pathlib import Path
 
 from shared import launch, processes
 from shared.launch import FromZygote, ToZygote
-from shared.unixsocket import listen_at
+from shared.unixsocket import listen_at, receive
 
 Outgoing = tuple[bytes, tuple[int, ...]]
 
@@ -113,13 +113,11 @@ class Uplink:
         if self._connection is None:
             return
         try:
-            packet, fds, _, _ = socket.recv_fds(
-                self._connection, launch.MAX_MESSAGE_BYTES, launch.MAX_MESSAGE_FDS, socket.MSG_CMSG_CLOEXEC
+            packet, fds = receive(
+                self._connection, max_bytes=launch.MAX_MESSAGE_BYTES, max_fds=launch.MAX_MESSAGE_FDS
             )
         except BlockingIOError:
             return
-        except OSError:
-            packet, fds = b"", []
         try:
             if packet:
                 self._on_message(launch.decode_to_zygote(packet), fds)
