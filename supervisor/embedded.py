@@ -8,8 +8,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from shared.errors import WorkerError
 from shared.logs import message_of
@@ -72,14 +70,6 @@ class InferenceEndpoint(SupervisorClient):
     def pid(self) -> int:
         """The supervisor's process id."""
         return self._process.pid
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End every lease and the supervisor, and wait for it; SIGKILL after 60 s. Safe to call twice."""
