@@ -6,6 +6,7 @@ packets say.
 
 from __future__ import annotations
 
+import array
 import contextlib
 import os
 import socket
@@ -54,15 +55,22 @@ def connect_to(path: Path, timeout_s: float) -> socket.socket:
 def receive(connection: socket.socket, *, max_bytes: int, max_fds: int) -> tuple[bytes, list[int]]:
     """The next packet, and its descriptors, which are the caller's; b"" says that the other end has gone.
 
+    No program that is started inherits the descriptors; ``socket.recv_fds`` would not pass on the flag for that.
     Raises BlockingIOError when there is none yet.
     """
+    fds = array.array("i")
     try:
-        packet, fds, _, _ = socket.recv_fds(connection, max_bytes, max_fds, socket.MSG_CMSG_CLOEXEC)
+        packet, ancillary, _, _ = connection.recvmsg(
+            max_bytes, socket.CMSG_LEN(max_fds * fds.itemsize), socket.MSG_CMSG_CLOEXEC
+        )
     except BlockingIOError:
         raise
     except OSError:
         return b"", []
-    return packet, fds
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) // fds.itemsize * fds.itemsize])
+    return packet, list(fds)
 
 
 @contextlib.contextmanager
