@@ -35,7 +35,7 @@ from tests.clis.table import CLIS, KEY
 from tests.compat.exchange import exchanges
 from tests.compat.judgement import faults
 from tests.compat.results import Outcome, Report, missing, read_junit, table
-from tests.compat.table import ECHO, REASONS, ROOT, SUITES, SUITES_FOLDER, Suite, readme_row
+from tests.compat.table import ECHO, ROOT, SUITES, SUITES_FOLDER, Suite, readme_row
 from tests.compat.tap import Recording, Tap
 
 COMPAT = ROOT / ".compat"
@@ -299,10 +299,13 @@ def _stale_rows(outcomes: list[Outcome]) -> list[str]:
 
 def _summary(outcomes: list[Outcome]) -> str:
     shown = {suite.name: suite for suite in SUITES}
-    features = sorted(
-        {each.feature for row in outcomes for each in shown[row.suite].excluded_with(row.provider)}
+    reasons = sorted(
+        {
+            f"Excluded: {each.name}: {each.reason}."
+            for row in outcomes
+            for each in shown[row.suite].excluded_with(row.provider)
+        }
     )
-    reasons = [f"Excluded: {feature}: {REASONS[feature]}." for feature in features]
     failures = [
         f"FAILED {row.suite} / {row.provider}: {failure}" for row in outcomes for failure in row.failed
     ]

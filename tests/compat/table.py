@@ -20,27 +20,35 @@ ECHO = "echo"
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = Path(__file__).parent / "environments"
 SUITES_FOLDER = Path(__file__).parent / "suites"
-TOOLS = "tools"
-STRUCTURED = "structured output"
-MODEL_OVERRIDE = "another model"
-IMAGES = "images"
-OTHER_PARTS = "audio and documents"
-REASONS = {
-    TOOLS: "a lease completes and does nothing else: tools are refused, and off in the command line itself",
-    STRUCTURED: "`response_format` is refused where the command line has no structured output of its own",
-    MODEL_OVERRIDE: "a lease is pinned to one model",
-    IMAGES: "refused where the command line takes none",
-    OTHER_PARTS: "text and images are all that a message may hold",
-}
-"""Feature to the reason for which the product refuses it."""
 
 
-class Exclusion(msgspec.Struct, frozen=True, kw_only=True):
-    """Tests of one feature that a suite leaves out, but with providers whose profile publishes it."""
+class Feature(msgspec.Struct, frozen=True, kw_only=True):
+    """What the product refuses on purpose, but with providers whose profile publishes it. Some share a name."""
 
-    feature: str
-    tests: tuple[str, ...]
+    name: str
+    reason: str
     is_published: Callable[[TurnOptions], bool] = lambda _: False
+
+
+STRUCTURED = Feature(
+    name="structured output",
+    reason="`response_format` is refused where the command line has no structured output of its own",
+    is_published=lambda options: "json_schema" in options.response_formats,
+)
+JSON_MODE = msgspec.structs.replace(
+    STRUCTURED, is_published=lambda options: "json_object" in options.response_formats
+)
+IMAGES = Feature(
+    name="images",
+    reason="refused where the command line takes none",
+    is_published=lambda options: "image/png" in options.image_types,
+)
+TOOLS = Feature(
+    name="tools",
+    reason="a lease completes and does nothing else: tools are refused, and off in the command line itself",
+)
+MODEL_OVERRIDE = Feature(name="another model", reason="a lease is pinned to one model")
+OTHER_PARTS = Feature(name="audio and documents", reason="text and images are all that a message may hold")
 
 
 class Suite(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,21 +68,22 @@ class Suite(msgspec.Struct, frozen=True, kw_only=True):
     """The command line for the slow lane; None without one."""
     has_supervisor: bool = False
     """Whether it is about a supervisor too, and gets one of its own to do with what it likes."""
-    excluded: tuple[Exclusion, ...] = ()
+    excluded: Mapping[Feature, tuple[str, ...]] = {}
+    """Tests that it leaves out, by the feature that they need."""
 
-    def excluded_with(self, provider: str) -> tuple[Exclusion, ...]:
+    def excluded_with(self, provider: str) -> tuple[Feature, ...]:
         """What is left out with that provider."""
         options = load(provider).turn_options
-        return tuple(each for each in self.excluded if not each.is_published(options))
+        return tuple(feature for feature in self.excluded if not feature.is_published(options))
 
     def excluded_tests(self, provider: str) -> frozenset[str]:
         """The names of the tests that are left out with that provider."""
-        return frozenset(test for exclusion in self.excluded_with(provider) for test in exclusion.tests)
+        return frozenset(test for feature in self.excluded_with(provider) for test in self.excluded[feature])
 
     def left_out(self) -> tuple[str, ...]:
-        """The features of what is left out in either lane, sorted."""
+        """The names of the features that are left out in either lane, sorted."""
         providers = (ECHO, self.real) if self.real else (ECHO,)
-        return tuple(sorted({each.feature for name in providers for each in self.excluded_with(name)}))
+        return tuple(sorted({each.name for name in providers for each in self.excluded_with(name)}))
 
     def versions(self) -> tuple[str, ...]:
         """``name version`` of each package that is shown, as pinned."""
@@ -99,18 +108,6 @@ def pins(environment: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==(\S+)$", text, re.MULTILINE))
 
 
-def _takes_schemas(options: TurnOptions) -> bool:
-    return "json_schema" in options.response_formats
-
-
-def _takes_json(options: TurnOptions) -> bool:
-    return "json_object" in options.response_formats
-
-
-def _takes_pictures(options: TurnOptions) -> bool:
-    return "image/png" in options.image_types
-
-
 def _openai(major: int, real: str) -> Suite:
     return Suite(
         name=f"openai-{major}",
@@ -119,19 +116,15 @@ def _openai(major: int, real: str) -> Suite:
         file="openai_client.py",
         packages=("openai",),
         real=real,
-        excluded=(
-            Exclusion(
-                feature=STRUCTURED,
-                tests=(
-                    "test_structured_output_is_made",
-                    "test_structured_output_is_parsed",
-                    "test_structured_output_is_streamed",
-                ),
-                is_published=_takes_schemas,
+        excluded={
+            STRUCTURED: (
+                "test_structured_output_is_made",
+                "test_structured_output_is_parsed",
+                "test_structured_output_is_streamed",
             ),
-            Exclusion(feature=STRUCTURED, tests=("test_json_mode",), is_published=_takes_json),
-            Exclusion(feature=IMAGES, tests=("test_an_image",), is_published=_takes_pictures),
-        ),
+            JSON_MODE: ("test_json_mode",),
+            IMAGES: ("test_an_image",),
+        },
     )
 
 
@@ -147,42 +140,29 @@ SUITES: tuple[Suite, ...] = (
         packages=("langchain-tests", "langchain-openai"),
         real="claude",
         options=("-o", "asyncio_mode=auto", "-o", "asyncio_default_test_loop_scope=session", "--record-mode=all"),
-        excluded=(
-            Exclusion(
-                feature=TOOLS,
-                tests=(
-                    "test_agent_loop", "test_bind_runnables_as_tools", "test_structured_few_shot_examples",
-                    "test_structured_output_pydantic_2_v1",  # of such classes it makes tools
-                    "test_tool_calling", "test_tool_calling_async", "test_tool_calling_with_no_arguments",
-                    "test_tool_choice", "test_tool_message_error_status",
-                    "test_tool_message_histories_list_content", "test_tool_message_histories_string_content",
-                    "test_unicode_tool_call_integration", "test_image_tool_message",
-                ),
+        excluded={
+            TOOLS: (
+                "test_agent_loop", "test_bind_runnables_as_tools", "test_structured_few_shot_examples",
+                "test_structured_output_pydantic_2_v1",  # of such classes it makes tools
+                "test_tool_calling", "test_tool_calling_async", "test_tool_calling_with_no_arguments",
+                "test_tool_choice", "test_tool_message_error_status",
+                "test_tool_message_histories_list_content", "test_tool_message_histories_string_content",
+                "test_unicode_tool_call_integration", "test_image_tool_message",
             ),
-            Exclusion(
-                feature=MODEL_OVERRIDE,
-                tests=(
-                    "test_ainvoke_with_model_override", "test_astream_with_model_override",
-                    "test_invoke_with_model_override", "test_stream_with_model_override",
-                ),
+            MODEL_OVERRIDE: (
+                "test_ainvoke_with_model_override", "test_astream_with_model_override",
+                "test_invoke_with_model_override", "test_stream_with_model_override",
             ),
-            Exclusion(
-                feature=OTHER_PARTS,
-                tests=(
-                    "test_anthropic_inputs", "test_audio_inputs", "test_pdf_inputs", "test_pdf_tool_message",
-                ),
+            OTHER_PARTS: (
+                "test_anthropic_inputs", "test_audio_inputs", "test_pdf_inputs", "test_pdf_tool_message",
             ),
-            Exclusion(feature=IMAGES, tests=("test_image_inputs",), is_published=_takes_pictures),
-            Exclusion(
-                feature=STRUCTURED,
-                tests=(
-                    "test_structured_output", "test_structured_output_async",
-                    "test_structured_output_optional_param",
-                ),
-                is_published=_takes_schemas,
+            IMAGES: ("test_image_inputs",),
+            STRUCTURED: (
+                "test_structured_output", "test_structured_output_async",
+                "test_structured_output_optional_param",
             ),
-            Exclusion(feature=STRUCTURED, tests=("test_json_mode",), is_published=_takes_json),
-        ),
+            JSON_MODE: ("test_json_mode",),
+        },
     ),
     Suite(
         name="litellm",
@@ -191,9 +171,7 @@ SUITES: tuple[Suite, ...] = (
         file="litellm_client.py",
         packages=("litellm",),
         real="codex",
-        excluded=(
-            Exclusion(feature=STRUCTURED, tests=("test_structured_output",), is_published=_takes_schemas),
-        ),
+        excluded={STRUCTURED: ("test_structured_output",)},
     ),
     Suite(
         name="instructor",
@@ -202,16 +180,10 @@ SUITES: tuple[Suite, ...] = (
         file="instructor_client.py",
         packages=("instructor",),
         real="claude",
-        excluded=(
-            Exclusion(
-                feature=STRUCTURED, tests=("test_json_schema_mode",), is_published=_takes_schemas
-            ),
-            Exclusion(
-                feature=STRUCTURED,
-                tests=("test_json_mode", "test_async_json_mode", "test_a_partial_answer_grows"),
-                is_published=_takes_json,
-            ),
-        ),
+        excluded={
+            STRUCTURED: ("test_json_schema_mode",),
+            JSON_MODE: ("test_json_mode", "test_async_json_mode", "test_a_partial_answer_grows"),
+        },
     ),
     Suite(
         name="llamaindex",
@@ -220,10 +192,7 @@ SUITES: tuple[Suite, ...] = (
         file="llamaindex_llm.py",
         packages=("llama-index-llms-openai-like",),
         real="gemini",
-        excluded=(
-            Exclusion(feature=STRUCTURED, tests=("test_structured_output",), is_published=_takes_schemas),
-            Exclusion(feature=IMAGES, tests=("test_an_image",), is_published=_takes_pictures),
-        ),
+        excluded={STRUCTURED: ("test_structured_output",), IMAGES: ("test_an_image",)},
     ),
     Suite(
         name="pydantic-ai",
@@ -232,12 +201,7 @@ SUITES: tuple[Suite, ...] = (
         file="pydantic_ai_agent.py",
         packages=("pydantic-ai-slim",),
         real="codex",
-        excluded=(
-            Exclusion(
-                feature=STRUCTURED, tests=("test_native_output",), is_published=_takes_schemas
-            ),
-            Exclusion(feature=IMAGES, tests=("test_an_image",), is_published=_takes_pictures),
-        ),
+        excluded={STRUCTURED: ("test_native_output",), IMAGES: ("test_an_image",)},
     ),
     Suite(
         name="ai-sdk",
@@ -246,12 +210,7 @@ SUITES: tuple[Suite, ...] = (
         file="ai_sdk.test.mjs",
         packages=("ai", "@ai-sdk/openai-compatible"),
         real="claude",
-        excluded=(
-            Exclusion(
-                feature=STRUCTURED, tests=("structured output",), is_published=_takes_schemas
-            ),
-            Exclusion(feature=IMAGES, tests=("an image",), is_published=_takes_pictures),
-        ),
+        excluded={STRUCTURED: ("structured output",), IMAGES: ("an image",)},
     ),
     Suite(
         name="schemathesis",
