@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,8 +18,6 @@ from supervisor import EndpointDescriptor, SupervisorClient
 
 START_TIMEOUT_S = 60
 END_TIMEOUT_S = 30
-WAIT_S = 20.0
-POLL_S = 0.02
 HTTP_TIMEOUT_S = 60.0
 
 
@@ -79,12 +76,3 @@ def http() -> Iterator[httpx.Client]:
         trust_env=False, timeout=HTTP_TIMEOUT_S, limits=httpx.Limits(max_connections=None)
     ) as client:
         yield client
-
-
-def until(condition: Callable[[], Any]) -> Any:
-    """The first true value of ``condition``, within a bound."""
-    deadline = time.monotonic() + WAIT_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        time.sleep(POLL_S)
-    return value

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from supervisor import SupervisorClient
-from tests.e2e.conftest import until
+from tests.process.serving import until
 
 pytestmark = pytest.mark.process
 TIMEOUT_S = 120

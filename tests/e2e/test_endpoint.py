@@ -17,7 +17,8 @@ import openai
 import pytest
 
 from supervisor import EndpointDescriptor, SupervisorClient
-from tests.e2e.conftest import HTTP_TIMEOUT_S, until
+from tests.e2e.conftest import HTTP_TIMEOUT_S
+from tests.process.serving import until
 
 pytestmark = pytest.mark.process
 Make = Callable[..., EndpointDescriptor]

@@ -19,7 +19,8 @@ from shared.contracts import MAX_TTL_S
 from supervisor import EndpointDescriptor, RequestError, SupervisorClient, WorkerError
 from supervisor.openapi import document
 from supervisor.views import NewToken
-from tests.e2e.conftest import END_TIMEOUT_S, until
+from tests.e2e.conftest import END_TIMEOUT_S
+from tests.process.serving import until
 
 pytestmark = pytest.mark.process
 ECHO = {"model_preference": {"provider": "echo", "id": "any"}}

@@ -12,8 +12,8 @@ import pytest
 
 from supervisor import EndpointDescriptor, SupervisorClient
 from tests.departures import TIMEOUT_S
-from tests.e2e.conftest import until
 from tests.e2e.test_endpoint import ask, code_of, say, url
+from tests.process.serving import until
 
 pytestmark = pytest.mark.process
 Make = Callable[..., EndpointDescriptor]

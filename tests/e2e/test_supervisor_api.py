@@ -26,7 +26,8 @@ from supervisor import (
     WorkerError,
 )
 from supervisor.statefolder import StateFolder
-from tests.e2e.conftest import END_TIMEOUT_S, until
+from tests.e2e.conftest import END_TIMEOUT_S
+from tests.process.serving import until
 
 pytestmark = pytest.mark.process
 Make = Callable[..., EndpointDescriptor]

@@ -189,6 +189,11 @@ class Reader(threading.Thread):
         assert not self.is_alive(), "the stream has not ended"
         return self.received
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the answer came to its regular end, after waiting for it."""
+        return self.finish().endswith("data: [DONE]\n\n") and self.error is None
+
 
 def lease(client: SupervisorClient, **options: object) -> EndpointDescriptor:
     """One echo lease without a standby."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from shared.pidns import pid_namespace
 from shared.processes import ProcessId
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from tests.process.conftest import in_user_namespace
-from tests.process.serving import HTTP_TIMEOUT_S, ask, family_of, until
+from tests.process.serving import HTTP_TIMEOUT_S, Reader, ask, family_of, until
 from worker.server import MAX_DEATHS
 
 pytestmark = pytest.mark.process
@@ -73,41 +72,9 @@ def seen_of(pid: int, name: str) -> bytes:
         return b""
 
 
-class Reader(threading.Thread):
-    """Reads one streamed completion to its end: what came, and how the connection ended if it broke."""
-
-    def __init__(self, descriptor: EndpointDescriptor, prompt: str) -> None:
-        super().__init__(daemon=True)
-        self._descriptor = descriptor
-        self._prompt = prompt
-        self.text = ""
-        self.broken: httpx.TransportError | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Until the end, whatever it is."""
-        body = {"messages": [{"role": "user", "content": self._prompt}], "stream": True}
-        url, headers = f"{self._descriptor.base_url}/chat/completions", self._descriptor.headers
-        try:
-            with (
-                httpx.Client(trust_env=False, timeout=HTTP_TIMEOUT_S) as client,
-                client.stream("POST", url, headers=headers, json=body) as answer,
-            ):
-                for piece in answer.iter_text():
-                    self.text += piece
-        except httpx.TransportError as error:
-            self.broken = error
-
-    @property
-    def words(self) -> int:
-        """How many words of the answer have come."""
-        return self.text.count("word ")
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the answer came to its regular end, after waiting for it."""
-        self.join(HTTP_TIMEOUT_S)
-        return not self.is_alive() and self.broken is None and self.text.endswith("data: [DONE]\n\n")
+def words_of(reader: Reader) -> int:
+    """How many words of the slow answer have come."""
+    return reader.received.count("word ")
 
 
 def test_the_isolation_is_the_one_asked_for(endpoint: InferenceEndpoint, isolation_name: str):
@@ -173,7 +140,7 @@ def test_a_killed_worker_process_takes_only_its_own_turns_along(endpoint: Infere
     victim, neighbour = lease(endpoint), lease(endpoint)
     assert ask(victim, "one two three").status_code == 200
     other, broken = Reader(neighbour, SLOW), Reader(victim, SLOW)
-    until(lambda: other.words > 1 and broken.words > 1)
+    until(lambda: words_of(other) > 1 and words_of(broken) > 1)
     until(lambda: endpoint.endpoint(victim).load["cli_ms"] > 0)
     before = endpoint.endpoint(victim).load
     assert (before["in_flight"], before["requests"], before["failures"]) == (1, 2, 0)
@@ -182,10 +149,10 @@ def test_a_killed_worker_process_takes_only_its_own_turns_along(endpoint: Infere
     until(lambda: not processes.alive([worker]))
     assert ask(victim, "healed").json()["choices"][0]["message"]["content"] == "healed"
     broken.join(HTTP_TIMEOUT_S)
-    assert isinstance(broken.broken, httpx.RemoteProtocolError | httpx.ReadError)
-    assert "[DONE]" not in broken.text
+    assert isinstance(broken.error, httpx.RemoteProtocolError | httpx.ReadError)
+    assert "[DONE]" not in broken.received
     assert other.is_complete
-    assert other.words == SLOW.count("word ")
+    assert words_of(other) == SLOW.count("word ")
     after = endpoint.endpoint(victim).load
     assert (after["in_flight"], after["queued"], after["pending_tokens"]) == (0, 0, 0)
     assert (after["requests"], after["failures"], after["boots"]) == (3, 1, 2)
@@ -200,7 +167,7 @@ def test_a_killed_worker_process_leaves_no_one_behind(endpoint: InferenceEndpoin
     descriptor = lease(endpoint, standby=0)
     worker = inner_worker(family_of(endpoint, descriptor))
     broken = Reader(descriptor, f"[[ignore-term]] [[daemonise]] {SLOW}")
-    until(lambda: broken.words > 1)
+    until(lambda: words_of(broken) > 1)
     family = family_of(endpoint, descriptor)
     started = [each for each in family if "echo_cli" in command_line(each)]
     assert len(started) == 2
@@ -213,14 +180,14 @@ def test_a_killed_command_line_fails_only_its_own_turn(endpoint: InferenceEndpoi
     """With a typed error: an object in the stream, a status where there is none yet. The other turn goes on."""
     descriptor = lease(endpoint, standby=0)
     readers = [Reader(descriptor, SLOW) for _ in range(2)]
-    until(lambda: all(reader.words > 1 for reader in readers))
+    until(lambda: all(words_of(reader) > 1 for reader in readers))
     family = family_of(endpoint, descriptor)
     os.kill(below(inner_worker(family), family)[0].pid, signal.SIGKILL)
     until(lambda: any(not reader.is_alive() for reader in readers))
     (failed,) = [reader for reader in readers if not reader.is_alive()]
     (whole,) = [reader for reader in readers if reader is not failed]
-    assert failed.broken is None
-    error = json.loads(failed.text.rstrip().rpartition("data: ")[2])["error"]
+    assert failed.error is None
+    error = json.loads(failed.received.rstrip().rpartition("data: ")[2])["error"]
     assert error["code"] == "provider_crashed"
     assert "exit code -9" in error["message"]
     assert whole.is_complete
