@@ -353,51 +353,6 @@ def test_the_official_client_takes_an_answer_that_was_not_counted(lease: Make):
     assert last.choices[0].finish_reason == joined.choices[0].finish_reason == "stop"
 
 
-FAILURES = [
-    ("[[garbage]] x", 502, "provider_protocol_error"),
-    ("[[half-line]] x", 502, "provider_crashed"),
-    ("[[huge-line:17000000]] x", 502, "provider_protocol_error"),
-    ("[[exit:0]] x", 502, "provider_crashed"),
-    ("[[exit:3]] x", 502, "provider_crashed"),
-    ("[[tool:Bash]] x", 502, "tool_use_refused"),
-    ("[[error:401]]", 502, "provider_auth_failed"),
-    ("[[error:404]]", 404, "model_not_found"),
-    ("[[error:429]]", 429, "rate_limit_exceeded"),
-    ("[[error:500]]", 502, "provider_error"),
-    ("[[error:529]]", 503, "provider_overloaded"),
-]
-
-
-@pytest.mark.parametrize(("text", "status", "code"), FAILURES)
-def test_failures_of_the_command_line(
-    http: httpx.Client, shared_lease: EndpointDescriptor, text: str, status: int, code: str
-):
-    """Typed, not to be retried, and the lease still serves."""
-    failed = ask(http, shared_lease, text)
-    assert (failed.status_code, code_of(failed)) == (status, code)
-    assert failed.headers["x-should-retry"] == "false"
-    assert ask(http, shared_lease, "still here").json()["choices"][0]["message"]["content"] == "still here"
-
-
-@pytest.mark.parametrize(("text", "status", "code"), FAILURES)
-def test_early_failures_of_a_stream_are_real_statuses(
-    http: httpx.Client, shared_lease: EndpointDescriptor, text: str, status: int, code: str
-):
-    """Before the first piece of the answer, streaming makes no difference."""
-    failed = ask(http, shared_lease, text, stream=True)
-    assert (failed.status_code, code_of(failed)) == (status, code)
-
-
-def test_a_failure_in_mid_stream_is_an_error_object(http: httpx.Client, shared_lease: EndpointDescriptor):
-    """After the text, in the envelope, and without the end mark."""
-    answer = ask(http, shared_lease, "[[error:529]] some words first", stream=True)
-    assert answer.status_code == 200
-    *chunks, last = chunks_of(answer)
-    assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "some words first"
-    assert last["error"]["code"] == "provider_overloaded"
-    assert "[DONE]" not in answer.text
-
-
 def test_a_whole_message_is_streamed_too(http: httpx.Client, shared_lease: EndpointDescriptor):
     """A command line that sends no deltas still gives a stream with the text, once."""
     *chunks, _ = chunks_of(ask(http, shared_lease, "[[whole]] all at once", stream=True))
