@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shared import provider
-from shared.errors import EndpointError, ProviderError
+from shared.errors import EndpointError, ProviderError, WorkerError
 from supervisor import console
-from supervisor.commands.options import Parsers, add_json, add_parser
+from supervisor.commands.options import Parsers, add_harden, add_json, add_parser, usage_of
 
 if TYPE_CHECKING:
+    from shared.hardening import Hardening
     from supervisor.embedded import InferenceEndpoint
 
 LIVE_MESSAGE = "Answer with the one word: ready"
@@ -28,24 +29,36 @@ def add_parsers(parsers: Parsers) -> None:
     parser.add_argument("--provider", help="only this one")
     parser.add_argument("--live", action="store_true", help="run one real turn on each that is usable")
     parser.add_argument("--model", help="for --live of one --provider (default: a cheap one)")
+    add_harden(parser, "see whether these locks can be had here, and command lines reached under them")
     add_json(parser)
     parser.set_defaults(parser=parser)
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Report. Raises ProviderError when the one that was asked for is not usable, or a real turn failed."""
+    """Report.
+
+    Raises WorkerError ``hardening_unavailable`` when a lock cannot be had, and ProviderError when the command line that
+    was asked for is not usable, or a real turn failed.
+    """
+    from supervisor.hardening import read_hardening
+
     if options.model and not (options.live and options.provider):
         options.parser.error("cannot use --model: it belongs to --live with one --provider")
+    with usage_of(options.parser):
+        hardening = read_hardening(options.locks)
     names = (options.provider,) if options.provider else provider.names()
     with console.progress("asking command lines ..."):
-        reports = asyncio.run(_reports(names))
-    if options.live:
-        _run_live(reports, options.model)
+        reports = asyncio.run(_reports(names, hardening))
+    unavailable = _unavailable(hardening)
+    if options.live and unavailable is None:
+        _run_live(reports, options.model, options.locks)
     if options.json:
         console.print_json(reports)
     else:
         for report in reports:
             _print(report)
+    if unavailable is not None:
+        raise unavailable
     _raise_problem(reports, is_one=bool(options.provider))
     return 0
 
@@ -59,23 +72,35 @@ def _raise_problem(reports: list[dict[str, Any]], *, is_one: bool) -> None:
             raise ProviderError(problem["code"], problem["message"])
 
 
-async def _reports(names: tuple[str, ...]) -> list[dict[str, Any]]:
+def _unavailable(hardening: Hardening) -> WorkerError | None:
+    """Why a supervisor of this user could not have these locks."""
+    from supervisor.hardening import require_available
+    from supervisor.settings import state_home
+
+    try:
+        require_available(hardening, state_home(os.environ))
+    except WorkerError as error:
+        return error
+    return None
+
+
+async def _reports(names: tuple[str, ...], hardening: Hardening) -> list[dict[str, Any]]:
     from supervisor.commandlines import CommandLines
     from supervisor.settings import state_home
     from supervisor.statefolder import PREPARED_NAME
 
-    found = CommandLines(os.environ, Path.home(), state_home(os.environ) / PREPARED_NAME)
-    return [await found.diagnose(name) for name in names]
+    found = CommandLines(os.environ, Path.home(), state_home(os.environ) / PREPARED_NAME, hardening)
+    return [await found.diagnose(name) | {"locks": hardening.locks} for name in names]
 
 
-def _run_live(reports: list[dict[str, Any]], model: str | None) -> None:
+def _run_live(reports: list[dict[str, Any]], model: str | None, locks: list[str]) -> None:
     """Add one real turn to the report of each command line that is usable."""
     from supervisor.embedded import InferenceEndpoint
 
     usable = [report for report in reports if not report["problem"]]
     if not usable:
         return
-    with InferenceEndpoint() as endpoint:
+    with InferenceEndpoint(serve_arguments=tuple(f"--harden={lock}" for lock in locks)) as endpoint:
         for report in usable:
             name = report["provider"]
             with console.progress(f"running one real turn of {name} ..."):
@@ -128,6 +153,7 @@ def _print(report: dict[str, Any]) -> None:
         "settings read": ", ".join(passes["settings_read"]) or "none",
         "might pass if set": ", ".join(sorted(set(passes["variables"]) - set(passes["variables_set"])))
         or "nothing more",
+        "locks": ", ".join(report["locks"]) or "only those that always hold",
         "state": report["problem"]["message"] if report["problem"] else "ready",
     }
     if live := report.get("live"):

@@ -51,6 +51,18 @@ def add_json(parser: argparse._ActionsContainer) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
+def add_harden(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--harden``; ``what`` is done with the locks."""
+    parser.add_argument(
+        "--harden",
+        action="append",
+        default=[],
+        dest="locks",
+        metavar="LOCK",
+        help=f"{what}: landlock (files), uid[:USER] (as root: be USER, default nobody) (repeatable)",
+    )
+
+
 def add_request(parser: argparse.ArgumentParser) -> None:
     """What is asked for: ``--provider``, ``--model``, ``--stream``."""
     parser.add_argument("--provider", required=True, help="claude, codex, gemini, amp, or echo")

@@ -18,7 +18,7 @@ from shared.errors import WorkerError
 from shared.hardening import Hardening
 from shared.loopback import is_loopback_address
 from supervisor import console
-from supervisor.commands.options import Parsers, add_home, add_parser, usage_of
+from supervisor.commands.options import Parsers, add_harden, add_home, add_parser, usage_of
 
 if typing.TYPE_CHECKING:
     from supervisor.settings import Settings
@@ -60,14 +60,7 @@ def add_parsers(parsers: Parsers) -> None:
         metavar="URL",
         help="let web pages of this origin use supervisor and leases, with a token (repeatable; default: none)",
     )
-    parser.add_argument(
-        "--harden",
-        action="append",
-        default=[],
-        dest="locks",
-        metavar="LOCK",
-        help="lock command lines in: landlock (files), uid[:USER] (as root: be USER, default nobody) (repeatable)",
-    )
+    add_harden(parser, "lock command lines in")
     parser.add_argument(
         "--set",
         action="append",

@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,7 @@ def test_ensure_env_is_for_a_shell(run: Run, supervisor_client: SupervisorClient
         (("serve", "--set", "drain_s=soon"), 2, "a number above 0"),
         (("serve", "--harden", "seccomp"), 2, "known are landlock"),
         (("serve", "--harden", "uid:no-such-user"), 2, "there is none"),
+        (("doctor", "--harden", "seccomp"), 2, "known are landlock"),
         (("serve", "--cors-origin", "example"), 2, "'example'"),
         (("serve", "--take-over", "--set", "nonsense=1"), 2, "known are"),
         (("nonsense",), 2, "nonsense"),
@@ -238,6 +240,38 @@ def test_doctor_runs_a_real_turn(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_
     shown = run("doctor", "--live")
     assert shown.returncode == 0
     assert "first piece after" in shown.stdout
+
+
+def test_doctor_looks_with_the_locks_that_it_is_given(run: Run):
+    """A real turn runs behind them too; without one named, there are none to report."""
+    (report,) = json.loads(
+        run("doctor", "--provider", "echo", "--harden", "landlock", "--live", "--json").stdout
+    )
+    assert report["locks"] == ["landlock"]
+    assert report["live"]["text"] == "Answer with the one word: ready"
+    (bare,) = json.loads(run("doctor", "--provider", "echo", "--json").stdout)
+    assert bare["locks"] == []
+
+
+def test_doctor_says_what_another_user_would_not_reach(run: Run, monkeypatch: pytest.MonkeyPatch):
+    """The program, or first of all the state folder, with the place that is closed; the control: without the lock."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may run command lines as another user")
+    with tempfile.TemporaryDirectory() as closed, tempfile.TemporaryDirectory() as home:
+        program = Path(closed, "claude")
+        program.write_text("#!/bin/sh\necho '2.1.332 (Claude Code)'\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("CLAUDE_CLI_PATH", str(program))
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "dummy-key")
+        asked = ("doctor", "--provider", "claude")
+        assert run(*asked, home=Path(home)).returncode == 0
+        refused = run(*asked, "--harden", "uid", home=Path(home))
+        assert refused.returncode == 4
+        assert f"as user 65534: {closed} is closed to it" in refused.stderr
+        unavailable = run(*asked, "--harden", "uid", "--live", home=Path(closed, "home"))
+        assert unavailable.returncode == 1
+        assert f"as user 65534: {closed} is closed to it, and the state folder" in unavailable.stderr
+        assert unavailable.stdout.startswith("provider ")
 
 
 @pytest.mark.parametrize(
