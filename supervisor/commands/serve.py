@@ -9,7 +9,6 @@ import socket
 import sys
 import time
 import typing
-from pathlib import Path
 
 import msgspec
 
@@ -113,7 +112,7 @@ def serve(options: argparse.Namespace) -> int:
     folder = StateFolder(settings.home)
     last_port = folder.last_port()
     if options.take_over:
-        _ask_to_leave(settings.home, settings.take_over_s)
+        _ask_to_leave(settings)
     lock = folder.lock()
     try:
         return _serve_locked(options, settings, last_port)
@@ -191,16 +190,19 @@ def _listener(options: argparse.Namespace, last_port: int) -> socket.socket:
     return bind(options.host, options.port)
 
 
-def _ask_to_leave(home: Path, wait_s: float) -> None:
+def _ask_to_leave(settings: Settings) -> None:
     """Have the one that serves end without its leases, and wait for it. Raises WorkerError: it does not.
 
-    When none serves, there is nothing to ask.
+    When none serves, there is nothing to ask; and nobody is asked to make room for one that could not serve.
     """
     from supervisor.client import SupervisorClient
+    from supervisor.hardening import require_available
     from supervisor.statefolder import StateFolder
 
-    folder = StateFolder(home)
+    wait_s = settings.take_over_s
+    folder = StateFolder(settings.home)
     if address := folder.read_address():
+        require_available(settings.hardening, settings.home)
         with SupervisorClient(address.url, folder.read_token(), timeout_s=wait_s) as running:
             running.leave()
         deadline = time.monotonic() + wait_s

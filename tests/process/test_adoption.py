@@ -154,6 +154,27 @@ def test_a_supervisor_takes_over_from_a_running_one(held: Serving):
     assert not processes.is_alive(zygote)
 
 
+def test_a_supervisor_that_could_not_serve_takes_nothing_over(held: Serving):
+    """With a lock that cannot be had, as pytest's folders are closed to other users: the running one is not asked."""
+    running = held.process
+    refused = subprocess.run(
+        (
+            sys.executable, "-P", "-m", "supervisor", "serve", "--home", str(held.home), "--take-over",
+            "--harden", "uid",
+        ),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert "cannot harden with uid" in refused.stderr
+    assert running is not None
+    assert running.poll() is None
+    with held.client() as client:
+        assert client.endpoints() == []
+
+
 def take_over(held: Serving) -> None:
     """Start another one in place of the one that runs, which ends well."""
     before = held.process
