@@ -14,8 +14,8 @@ from worker.parameters import HONOURED, PARAMETERS
 
 IN_A_COMPLETION = (
     "at_capacity", "context_length_exceeded", "idempotency_conflict", "idempotency_key_reused", "insufficient_quota",
-    "lease_closed", "model_mismatch", "shutting_down", "streaming_not_published", "tools_not_supported",
-    "unsupported_parameter", *PROVIDER_KINDS,
+    "lease_closed", "model_mismatch", "streaming_not_published", "tools_not_supported", "unsupported_parameter",
+    *(code for code in PROVIDER_KINDS if code != "sdk_not_installed"),  # which only native bridges say
 )  # fmt: skip
 TOKEN: list[Json] = [{"leaseToken": []}]
 
