@@ -74,11 +74,12 @@ def test_an_unknown_version_is_leased_and_told_apart(
             assert ask(descriptor).json()["choices"][0]["message"]["content"] == "hello"
 
 
-def test_a_supported_version_is_reported_as_such(tmp_path: Path):
+@pytest.mark.parametrize("end", ["oldest", "newest"])
+def test_a_supported_version_is_reported_as_such(end: str, tmp_path: Path):
     """Both ends of a range belong to it."""
     supported = load("claude").supported_versions
     assert supported is not None
-    with start("claude", supported.oldest, tmp_path) as endpoint:
+    with start("claude", getattr(supported, end), tmp_path) as endpoint:
         _, reports = seen(endpoint, "claude")
         assert [report["is_supported"] for report in reports] == [True] * 4
 
