@@ -7,13 +7,14 @@ import itertools
 import os
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, TextIO
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TextIO, TypeVar
 
 PROGRAM = "asm-endpoint"
 FRAMES = "|/-\\"
 FRAME_S = 0.1
 ERASE_LINE = "\r\x1b[K"
+Value = TypeVar("Value")
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -58,6 +59,23 @@ def print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(map(str.ljust, line, widths)).rstrip())
+
+
+def print_list(
+    values: Sequence[Value],
+    head: Sequence[str],
+    row: Callable[[Value], Sequence[str]],
+    *,
+    as_json: bool,
+    otherwise: str = "",
+) -> None:
+    """As JSON, or as a table with a row for each; ``otherwise`` is for people when there are none."""
+    if as_json:
+        print_json(values)
+    elif values or not otherwise:
+        print_table(head, map(row, values))
+    else:
+        print(otherwise)
 
 
 def print_fields(fields: dict[str, str]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-import msgspec
-
 from shared import extensions as catalogue
 from supervisor import console
 from supervisor.commands.options import Parsers, add_json, add_parser
@@ -24,10 +22,7 @@ def add_parsers(parsers: Parsers) -> None:
 def extensions(options: argparse.Namespace) -> int:
     """Print the report of every published provider."""
     reports = catalogue.capability_report()
-    if options.json:
-        console.print_json(msgspec.to_builtins(reports))
-    else:
-        console.print_table(HEAD, map(_row, reports))
+    console.print_list(reports, HEAD, _row, as_json=options.json)
     return 0
 
 

@@ -101,12 +101,7 @@ def list_leases(options: argparse.Namespace) -> int:
 
     with SupervisorClient.from_home(options.home) as client:
         views = client.endpoints(group=options.group, owner=options.owner, ended=options.all)
-    if options.json:
-        console.print_json(views)
-    elif views:
-        console.print_table(LIST_HEAD, map(_row, views))
-    else:
-        print("no leases")
+    console.print_list(views, LIST_HEAD, _row, as_json=options.json, otherwise="no leases")
     return 0
 
 

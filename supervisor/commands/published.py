@@ -32,10 +32,7 @@ def providers(options: argparse.Namespace) -> int:
     """Print every provider."""
     with console.progress("asking command lines ..."):
         described = _ask(options.home, lambda client: client.providers(), _look)
-    if options.json:
-        console.print_json(described)
-    else:
-        console.print_table(PROVIDERS_HEAD, map(_row, described))
+    console.print_list(described, PROVIDERS_HEAD, _row, as_json=options.json)
     return 0
 
 

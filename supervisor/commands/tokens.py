@@ -99,12 +99,7 @@ def list_tokens(options: argparse.Namespace) -> int:
 
     with SupervisorClient.from_home(options.home) as client:
         views = client.tokens()
-    if options.json:
-        console.print_json(views)
-    elif views:
-        console.print_table(LIST_HEAD, map(_row, views))
-    else:
-        print("no tokens")
+    console.print_list(views, LIST_HEAD, _row, as_json=options.json, otherwise="no tokens")
     return 0
 
 
