@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import resource
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -95,18 +97,18 @@ def test_another_user_has_to_get_at_the_state_folder(tmp_path: Path, monkeypatch
 
 
 @pytest.fixture
-def anothers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A closed folder with a program and a login, none of them root's, who we are."""
-    (tmp_path / "program").touch(mode=0o755)
-    (tmp_path / "login").touch(mode=0o600)
-    if os.geteuid() == 0:
-        for path in (tmp_path, *tmp_path.iterdir()):
-            os.chown(path, SOMEBODY, SOMEBODY)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(os, "getgroups", lambda: [0])
-    monkeypatch.setattr(os, "getegid", lambda: 0)
-    tmp_path.chmod(0o700)
-    return tmp_path
+def anothers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A closed folder with a program and a login, none of them root's, who we are; pytest's own is in closed ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        (path / "program").touch(mode=0o755)
+        (path / "login").touch(mode=0o600)
+        if os.geteuid() == 0:
+            for each in (path, *path.iterdir()):
+                os.chown(each, SOMEBODY, SOMEBODY)
+        for name, value in (("geteuid", 0), ("getegid", 0), ("getgroups", [0])):
+            monkeypatch.setattr(os, name, lambda value=value: value)
+        yield path
 
 
 def reach(hardening: Hardening, program: Path, link: Path) -> str:
