@@ -8,7 +8,8 @@ are thin over the same two calls, so a library caller and an HTTP client see one
         async for piece in stream(session, "hello"):
             print(piece.content, end="")
 
-This module is the only owner of a turn's time: queueing, start, first output, silence, total.
+How long a turn may take is known elsewhere: its wait for a place in :mod:`worker.capacity`, from then on in
+:mod:`worker.deadlines`.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Self
 
 from shared import provider
 from shared.contracts import Budget
-from shared.errors import ProviderError, RequestError
-from shared.events import PREAMBLE, Event
+from shared.errors import RequestError
 from shared.launch import TurnLimits
 from shared.provider import Prompt
 from shared.result import Completion, Projection, Shown
@@ -32,6 +32,7 @@ from worker.budget import CHARS_PER_IMAGE, Account
 from worker.cancellation import Cancellation, Requests
 from worker.capacity import Capacity
 from worker.confinement import Confinement
+from worker.deadlines import Deadlines
 from worker.inputs import private_inputs
 from worker.pool import Pool
 from worker.runner import CliProcess
@@ -159,9 +160,9 @@ class TurnStream:
     async def _pieces(
         self, turn: Turn, account: Account, heartbeat_s: float | None
     ) -> AsyncIterator[list[Shown]]:
-        clock = _Clock(self._session.limits, account)
+        deadlines = Deadlines(self._session.limits, account)
         while not self._answer.is_over:
-            events = await clock.wait(turn.next_batch, heartbeat_s)
+            events = await deadlines.wait(turn.next_batch, heartbeat_s)
             shown = self._answer.show(events)
             account.observe(self._projection, time.monotonic())
             if self._answer.is_cut:
@@ -237,46 +238,3 @@ def _require_text(prompt: Prompt) -> None:
 def _chars(prompt: Prompt) -> int:
     """How much of the prompt is charged until its tokens are counted."""
     return len(prompt.text) + len(prompt.system) + CHARS_PER_IMAGE * len(prompt.images)
-
-
-class _Clock:
-    """The deadlines of one running turn."""
-
-    def __init__(self, limits: TurnLimits, account: Account) -> None:
-        self._limits = limits
-        self._account = account
-        self._now = asyncio.get_running_loop().time
-        self._total_at = self._now() + limits.total_s
-        self._silence_at = self._now() + limits.first_output_s
-        self._silence_name = "first_output_s"
-
-    async def wait(
-        self, next_batch: Callable[[], Awaitable[list[Event]]], heartbeat_s: float | None
-    ) -> list[Event]:
-        """The next events; [] when ``heartbeat_s`` passed without any, or the budget wants a look.
-
-        Raises ``provider_timeout``.
-        """
-        deadline = min(self._total_at, self._silence_at)
-        wait_s = min(deadline - self._now(), self._account.cli_left_s)
-        if heartbeat_s is not None:
-            wait_s = min(wait_s, heartbeat_s)
-        try:
-            async with asyncio.timeout(wait_s):
-                events = await next_batch()
-        except TimeoutError:
-            if self._now() < deadline:
-                return []
-            raise self._exceeded() from None
-        if self._silence_name == "silence_s" or not all(isinstance(event, PREAMBLE) for event in events):
-            self._silence_at, self._silence_name = self._now() + self._limits.silence_s, "silence_s"
-        return events
-
-    def _exceeded(self) -> ProviderError:
-        name = "total_s" if self._total_at <= self._silence_at else self._silence_name
-        limit_s = getattr(self._limits, name)
-        return ProviderError(
-            "provider_timeout",
-            f"cannot complete: the deadline {name} of {limit_s:g} s has passed",
-            should_retry=False,
-        )
