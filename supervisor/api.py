@@ -14,42 +14,19 @@ import falcon
 import msgspec
 from falcon.asgi import Request, Response
 
-from shared import http, tokens
+from shared import http
 from shared.contracts import parse_consumer_manifest, parse_context, parse_lease_options, parse_request
 from shared.errors import RequestError
 from shared.health import Status
 from shared.reading import parse
 from supervisor import metrics, openapi
-from supervisor.caller import Caller, unauthorized
+from supervisor.auth import Authentication
 from supervisor.identities import Identities
 from supervisor.selection import Selection
 from supervisor.service import Service
 
 MAX_BODY_BYTES = 1024 * 1024
-OPEN_PATHS = frozenset({"/healthz"})
 _log = logging.getLogger("asm_endpoint.api")
-
-
-class Authentication:
-    """Falcon middleware: who asks, as ``req.context.caller``."""
-
-    def __init__(self, identities: Identities) -> None:
-        self._identities = identities
-
-    async def process_request(self, req: Request, resp: Response) -> None:
-        """Say who asks. Raises RequestError ``unauthorized``."""
-        caller = self._identities.caller(tokens.bearer_token(req.get_header("authorization")))
-        if caller is None and req.path not in OPEN_PATHS:
-            raise unauthorized()
-        req.context.caller = caller
-
-    async def process_resource(
-        self, req: Request, resp: Response, resource: object, params: dict[str, Any]
-    ) -> None:
-        """Keep all but the admin from what is not for everybody. Raises RequestError ``not_permitted``."""
-        caller: Caller | None = req.context.caller
-        if caller and not caller.is_admin and not getattr(resource, "IS_FOR_EVERY_CALLER", False):
-            raise RequestError("not_permitted", "cannot do this with an API token: the admin's is needed")
 
 
 class Resource:

@@ -6,7 +6,8 @@ import json
 import re
 
 from shared.errors import KINDS
-from supervisor.api import OPEN_PATHS, create_app
+from supervisor.api import create_app
+from supervisor.auth import OPEN_PATHS
 from supervisor.openapi import ADMIN_ONLY, EVERY_CALLER, document
 
 
