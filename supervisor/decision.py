@@ -16,8 +16,9 @@ from shared.contracts import (
     LeaseOptions,
 )
 from shared.provider import Provider
-from supervisor.compatibility import decide, resolve_model, resolve_provider
+from supervisor.compatibility import decide
 from supervisor.errors import Incompatible
+from supervisor.naming import resolve_model, resolve_provider
 from supervisor.publication import Publication, derive_backend_manifest, derive_publication
 
 

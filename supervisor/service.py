@@ -32,7 +32,6 @@ from supervisor import admission, preparation, publication, releases, succession
 from supervisor.caller import Caller, unauthorized
 from supervisor.catalogue import Catalogue, shown
 from supervisor.commandlines import CommandLine, CommandLines
-from supervisor.compatibility import merge_authority_refs
 from supervisor.decision import Decision, make_decision
 from supervisor.descriptor import describe_endpoint
 from supervisor.downlink import Downlink
@@ -45,6 +44,7 @@ from supervisor.lease import Cause, State, Step
 from supervisor.memory import available_memory_bytes
 from supervisor.metrics import Metrics
 from supervisor.monitor import Monitor
+from supervisor.naming import merge_authority_refs
 from supervisor.readiness import until_ready
 from supervisor.selection import Selection
 from supervisor.settings import Settings
