@@ -1,22 +1,20 @@
 """The supervisor's one orchestrator: ensure, renew, release, list, shut down, or leave it all to the next one.
 
-It reads top to bottom: decide, find the command line, admit, launch, wait until healthy, describe. The automaton and
-the table decide; launcher, endings and command lines do.
+It reads top to bottom: decide, begin, describe, end. The automaton and the table decide; beginnings, endings and
+downlink do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from shared import logs, processes, provider, tokens
+from shared import logs, provider, tokens
 from shared.contracts import (
     CompatibilityResult,
     ConsumerManifest,
@@ -25,13 +23,14 @@ from shared.contracts import (
     InferenceRequest,
     LeaseOptions,
 )
-from shared.errors import EndpointError, RequestError, WorkerError
+from shared.errors import RequestError
 from shared.health import Health
 from shared.launch import Exited
-from supervisor import admission, preparation, publication, releases, succession
-from supervisor.caller import Caller, unauthorized
+from supervisor import publication, releases, succession
+from supervisor.beginnings import Beginnings
+from supervisor.caller import Caller
 from supervisor.catalogue import Catalogue, shown
-from supervisor.commandlines import CommandLine, CommandLines
+from supervisor.commandlines import CommandLines
 from supervisor.decision import Decision, make_decision
 from supervisor.descriptor import describe_endpoint
 from supervisor.downlink import Downlink
@@ -40,19 +39,17 @@ from supervisor.health import Facts, supervisor_health
 from supervisor.idempotency import IdempotencyKeys
 from supervisor.identities import Identities
 from supervisor.journal import Journal
-from supervisor.lease import Cause, State, Step
+from supervisor.lease import Cause, State
 from supervisor.memory import available_memory_bytes
 from supervisor.metrics import Metrics
 from supervisor.monitor import Monitor
 from supervisor.naming import merge_authority_refs
-from supervisor.readiness import until_ready
 from supervisor.selection import Selection
 from supervisor.settings import Settings
 from supervisor.table import LeaseRecord, LeaseTable
 from supervisor.views import LeaseReleased, LeaseView, Released
 
 LEAVE_POLL_S = 0.02
-_log = logging.getLogger("asm_endpoint.service")
 
 
 class Ensured(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +75,6 @@ class Service:
         self.wire = settings.wire
         self._command_lines = command_lines
         self._identities = identities
-        self._jitter = jitter
         self._available_bytes = available_bytes
         self._table = LeaseTable(settings.budget_grace_s)
         self.metrics = Metrics(self._table.unfinished)
@@ -87,10 +83,21 @@ class Service:
         """What there is to be seen."""
         self._downlink = Downlink(settings, self._on_exit, self._on_lost, self.metrics.zygote_restarted)
         self._endings = Endings(self._table, self._downlink.launcher, journal, self.metrics, settings)
+        self._beginnings = Beginnings(
+            self._table,
+            self._endings,
+            self._downlink,
+            command_lines,
+            identities,
+            journal,
+            self.metrics,
+            settings,
+            jitter=jitter,
+            available_bytes=available_bytes,
+        )
         self._monitor = Monitor(self._table, self._endings, journal, self.metrics, settings)
         self._keys = IdempotencyKeys()
         self._watching: asyncio.Task[None] | None = None
-        self._is_ending = False
         self._is_shut_down = False
         self._has_left = False
         self.on_leave: Callable[[], None] = _do_nothing
@@ -111,7 +118,7 @@ class Service:
         """Whether leases can be made, and what is wrong otherwise."""
         return supervisor_health(
             Facts(
-                is_ending=self._is_ending,
+                is_ending=self._beginnings.are_over,
                 has_zygote=self._downlink.is_up,
                 is_journal_failing=self._journal.is_failing,
                 available_bytes=self._available_bytes(),
@@ -156,32 +163,7 @@ class Service:
             return ensured
 
     async def _lease(self, decision: Decision, caller: Caller, token: str) -> Ensured:
-        command_line = await self._command_lines.find(decision.chosen)
-        provider.require_model(decision.chosen, decision.model)
-        await self._downlink.require(lambda: not len(self._table))
-        with preparation.listen() as listener:
-            admitted_at = time.monotonic()
-            record = self._admit(decision, caller, listener.getsockname()[1], token)
-            try:
-                try:
-                    await self._launch(record, decision, command_line, listener)
-                finally:
-                    self._endings.settle(record)
-                listener.close()
-                await until_ready(record, token, self._settings.boot_timeout_s)
-            except BaseException as error:
-                detail = error.message if isinstance(error, EndpointError) else str(error)
-                await asyncio.shield(self._endings.begin(record, Cause.BOOT_FAILED, detail))
-                if record.cause is Cause.LIMIT_EXCEEDED:
-                    raise _ended_while_starting(record) from error
-                if isinstance(error, EndpointError | asyncio.CancelledError):
-                    raise
-                raise WorkerError("boot_failed", f"cannot boot the worker: {error}") from error
-        record.ready_at_s = time.time()
-        self.metrics.started(time.monotonic() - admitted_at)
-        self._endings.apply(record, Step.BOOTED)
-        if record.state is not State.READY:
-            raise _ended_while_starting(record)
+        record = await self._beginnings.begin(decision, caller, token)
         return self._describe(record, decision, token)
 
     def _describe(self, record: LeaseRecord, decision: Decision, token: str) -> Ensured:
@@ -244,7 +226,8 @@ class Service:
 
     async def _shut_down(self) -> None:
         """End every lease, then the zygote. Refuses new leases from now on."""
-        self._is_ending = self._is_shut_down = True
+        self._is_shut_down = True
+        self._beginnings.refuse()
         endings = [self._endings.begin(record, Cause.SHUTDOWN) for record in self._table.unfinished()]
         await asyncio.gather(*endings, return_exceptions=True)
         self._stop_watching()
@@ -253,7 +236,7 @@ class Service:
 
     async def leave(self) -> None:
         """Leave every lease to the next supervisor, once nothing is being started or stopped. Refuses new ones."""
-        self._is_ending = True
+        self._beginnings.refuse()
         deadline = time.monotonic() + self._settings.boot_timeout_s
         while self._is_at_work() and time.monotonic() < deadline:  # noqa: ASYNC110  # a state, not an event
             await asyncio.sleep(LEAVE_POLL_S)
@@ -270,71 +253,11 @@ class Service:
         if self._watching:
             self._watching.cancel()
 
-    def _admit(self, decision: Decision, caller: Caller, port: int, token: str) -> LeaseRecord:
-        if self._is_ending:
-            raise WorkerError("shutting_down", "cannot lease: the supervisor is ending")
-        if not self._identities.is_current(caller):
-            raise unauthorized()
-        if refusal := admission.refusal(self._load(caller), self._bounds(caller), self._jitter()):
-            raise refusal
-        record = preparation.new_record(decision, caller.name, self._settings.home, port, token)
-        self._journal.write(record)
-        self._table.add(record)
-        self._endings.expect(record)
-        logs.bind(lease_ref=record.lease_ref)
-        return record
-
-    def _load(self, caller: Caller) -> admission.Load:
-        unfinished = self._table.unfinished()
-        return admission.Load(
-            leases=len(unfinished),
-            own_leases=sum(record.owner == caller.name for record in unfinished),
-            starting=sum(record.state is State.STARTING for record in unfinished),
-            available_bytes=self._available_bytes(),
-        )
-
-    def _bounds(self, caller: Caller) -> admission.Bounds:
-        return admission.Bounds(
-            max_leases=self._settings.max_leases,
-            max_starts=self._settings.max_starts,
-            min_available_bytes=self._settings.min_available_bytes,
-            max_own_leases=caller.limits.max_leases,
-        )
-
-    async def _launch(
-        self,
-        record: LeaseRecord,
-        decision: Decision,
-        command_line: CommandLine,
-        listener: socket.socket,
-    ) -> None:
-        user_home = str(self._command_lines.user_home)
-        spec = preparation.launch_spec(record, decision, command_line, user_home, self._settings)
-        record.metadata = preparation.metadata(record, decision, command_line)
-        preparation.make_folders(record, self._settings.hardening)
-        variables = self._command_lines.variables(decision.chosen)
-        with preparation.memory_files(variables, record) as (variables_fd, scoreboard_fd):
-            fds = (listener.fileno(), variables_fd, scoreboard_fd)
-            launching = asyncio.ensure_future(self._downlink.launcher.launch(spec, fds))
-            try:
-                await asyncio.shield(launching)
-            finally:
-                # A launch that is under way cannot be taken back: its end needs to know what was started.
-                started = await launching
-                leader = processes.identify(started.launched.pid)
-                record.start_family(started.launched, leader, started.namespace_fd)
-                self._journal.keep(record)
-
     def _on_exit(self, message: Exited) -> None:
         self._endings.on_exit(message)
 
     def _on_lost(self) -> None:
         self._endings.on_lost()
-
-
-def _ended_while_starting(record: LeaseRecord) -> WorkerError:
-    why = f"{record.cause}: {record.detail}" if record.detail else record.cause
-    return WorkerError("lease_closed", f"cannot lease: the lease ended while it started ({why})")
 
 
 def _do_nothing() -> None:
