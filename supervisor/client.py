@@ -60,7 +60,9 @@ class SupervisorClient:
         """The supervisor of a state folder, as its admin.
 
         Without ``home`` it is this user's; then $ASM_ENDPOINT_TOKEN, where it is set, is who asks, and with it
-        $ASM_ENDPOINT_URL is whom: who has a named token need not have the folder.
+        $ASM_ENDPOINT_URL is whom: who has a named token need not have the folder. A supervisor that is just starting
+        is waited for, at most ten seconds.
+
         Raises WorkerError ``supervisor_unavailable``, and for a URL without a token RequestError ``invalid_request``.
         """
         folder = StateFolder(home or state_home(os.environ))

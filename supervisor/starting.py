@@ -21,12 +21,17 @@ COMMAND = "serve"
 
 
 def find_started(home: Path) -> ProcessId | None:
-    """A process of this user that serves from ``home``, or is about to."""
+    """A process of this user that serves from ``home``, or is about to; in a container it would be another folder."""
     for entry in filter(str.isdecimal, os.listdir("/proc")):
+        proc = Path("/proc", entry)
         with contextlib.suppress(OSError):
-            if os.stat(f"/proc/{entry}").st_uid == os.geteuid() and _home_of(Path("/proc", entry)) == home:
+            if proc.stat().st_uid == os.geteuid() and _home_of(proc) == home and _sees_our_files(proc):
                 return processes.identify(int(entry))
     return None
+
+
+def _sees_our_files(proc: Path) -> bool:
+    return (proc / "ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink()
 
 
 def _home_of(proc: Path) -> Path | None:

@@ -215,6 +215,21 @@ def test_a_supervisor_that_has_not_come_to_lock_is_found_by_its_command_line(tmp
     assert find_started(tmp_path) is None
 
 
+def test_a_supervisor_of_a_container_is_not_ours_though_its_folder_has_the_same_name(tmp_path: Path):
+    """It sees other files; nobody here waits for it."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can make a mount namespace here")
+    program = tmp_path / "asm-endpoint"
+    program.write_text("#!/bin/sh\necho started\nread -r _\n")
+    program.chmod(0o700)
+    command = (program, "serve", "--home", tmp_path)
+    for prefix, is_found in ((("unshare", "-m"), False), ((), True)):
+        with subprocess.Popen((*prefix, *command), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as started:
+            assert started.stdout is not None
+            assert started.stdout.readline() == b"started\n"
+            assert (find_started(tmp_path) is not None) is is_found
+
+
 def test_a_command_right_after_serve_finds_it(tmp_path: Path):
     """From the moment that the lock is held, which is long before the supervisor is ready."""
     held = Serving(tmp_path)
