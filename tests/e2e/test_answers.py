@@ -33,7 +33,7 @@ def target(request: pytest.FixtureRequest, running: tuple[SupervisorClient, dict
     ("method", "path", "lines", "body", "status", "code"),
     [
         ("POST", "{post}", (JSON,), b"{", 400, "invalid_request"),
-        ("GET", "{get}/no/where", (), b"", 404, "not_found"),
+        ("GET", "{get}-nowhere", (), b"", 404, "not_found"),
         ("PUT", "{get}", (), b"", 405, "method_not_allowed"),
         ("POST", "{post}", (JSON,), b" " * (2**20 + 1), 413, "request_too_large"),
         ("POST", "{post}", ("content-type: text/plain",), b"{}", 415, "unsupported_media_type"),
