@@ -9,7 +9,7 @@ import argparse
 import asyncio
 
 from shared.events import Thinking
-from shared.provider import Prompt
+from shared.sansio import Prompt
 from worker.session import open_session, query, stream
 
 

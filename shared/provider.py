@@ -1,8 +1,9 @@
-"""What a provider is: its profile, how its command line is found and started, and its sans-IO connection.
+"""What a provider is: its profile, how its command line is found and started, and what makes its connections.
 
 One file in ``shared/providers`` is one provider; it binds the name ``PROVIDER`` to a :class:`Provider`. Files are
-discovered, never registered: :func:`names` lists them, :func:`load` imports one. Everything here is pure; the
-executable search is in ``shared.locate`` and the processes are in ``worker.runner``.
+discovered, never registered: :func:`names` lists them, :func:`load` imports one. Everything here is pure. What a
+connection does is said in ``shared.sansio``; executables are searched in ``shared.locate``, processes run in
+``worker.runner``.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import msgspec
 
 from shared import providers
 from shared.contracts import Budget
 from shared.errors import ProviderError, RequestError
-from shared.events import Event
+from shared.sansio import Connection
 from shared.versions import VersionRange
 
 
@@ -87,37 +88,6 @@ class TurnOptions(msgspec.Struct, frozen=True, kw_only=True):
     image_types: tuple[str, ...] = ()
 
 
-class Image(msgspec.Struct, frozen=True, kw_only=True):
-    """An image of a prompt, its bytes in base64. It stands before the character ``at`` of the prompt's text."""
-
-    media_type: str
-    base64: str
-    at: int
-
-
-class Prompt(msgspec.Struct, frozen=True, kw_only=True):
-    """One turn's input: the user's text, the system prompt ("" for none), and what the provider's options allow.
-
-    ``output_schema`` is the JSON schema that the answer has to have.
-    """
-
-    text: str
-    system: str = ""
-    images: tuple[Image, ...] = ()
-    output_schema: Mapping[str, Any] | None = None
-    max_tokens: int | None = None
-    reasoning_effort: str | None = None
-
-    def parts(self) -> list[str | Image]:
-        """The text, cut where images stand, and the images, in order; nothing empty, if that is not all."""
-        parts: list[str | Image] = []
-        start = 0
-        for image in self.images:
-            parts += [self.text[start : image.at], image]
-            start = image.at
-        return [part for part in (*parts, self.text[start:]) if part] or [self.text]
-
-
 class CommandInputs(msgspec.Struct, frozen=True, kw_only=True):
     """All a provider needs to build its command; paths are absolute, ``variables`` already allow-listed.
 
@@ -156,45 +126,6 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         """Without the values of environment and files: they may be secrets."""
         return f"Command(argv={self.argv!r}, cwd={self.cwd!r}, env={sorted(self.env)!r})"
-
-
-class Connection(Protocol):
-    """The protocol of one command-line process, without I/O: bytes in, events and bytes out.
-
-    After each call, :meth:`data_to_send` has what is to be written to the process. A turn ends with exactly one
-    ``Result`` or ``Failure`` event. Turn ids are chosen by the caller.
-    """
-
-    concurrent_turns: int
-    """How many turns may run at once in one process."""
-    turns_before_recycle: int
-    """How many turns a process may serve in its life."""
-    would_go_on: bool
-    """Whether the process would work on by itself although its turn has ended; it has to be killed at once."""
-    is_spent: bool
-    """Whether the process should get no further turns, because of what was seen of it."""
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether the handshake is done, and a turn would begin at once."""
-
-    def handshake(self) -> None:
-        """Begin; called once, right after the start."""
-
-    def start_turn(self, turn_id: str, prompt: Prompt) -> None:
-        """Start a turn, or queue it until the handshake is done."""
-
-    def receive(self, lines: Sequence[bytes]) -> list[tuple[str, list[Event]]]:
-        """Events of complete stdout lines (without their newlines), grouped by turn, in order within a turn."""
-
-    def interrupt(self, turn_id: str) -> bool:
-        """Cancel a turn, whose events do not matter any more. False when the process has to be stopped instead."""
-
-    def closed(self, exit_code: int, stderr: str) -> list[tuple[str, list[Event]]]:
-        """Events for the turns that were still open when the process ended."""
-
-    def data_to_send(self) -> bytes:
-        """What is to be written to the process now; each byte is given out once."""
 
 
 class Provider(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,8 @@ import msgspec
 
 from shared.errors import RequestError
 from shared.openai import uses_tools
-from shared.provider import Prompt, TurnOptions
+from shared.provider import TurnOptions
+from shared.sansio import Prompt
 from worker.formats import read_schema
 from worker.parameters import ignored_names
 from worker.prompt import read_prompt

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from shared.errors import RequestError
-from shared.provider import Image
+from shared.sansio import Image
 from worker.parameters import unsupported
 
 MAX_IMAGES = 16

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from shared.errors import RequestError
-from shared.provider import Image, Prompt
+from shared.sansio import Image, Prompt
 from worker.images import MAX_IMAGES, read_image
 from worker.parameters import unsupported
 

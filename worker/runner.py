@@ -16,8 +16,9 @@ import msgspec
 
 from shared.events import Event, Failure
 from shared.framing import LineFramer, LineTooLong
-from shared.provider import Command, Connection, Prompt
+from shared.provider import Command
 from shared.redaction import redacted, secret_values
+from shared.sansio import Connection, Prompt
 from worker.child import Child, spawn
 from worker.turn import Turn
 

@@ -24,8 +24,8 @@ from shared import provider
 from shared.contracts import Budget
 from shared.errors import RequestError
 from shared.launch import TurnLimits
-from shared.provider import Prompt
 from shared.result import Completion, Projection, Shown
+from shared.sansio import Prompt
 from worker import turnlog
 from worker.answer import Answer
 from worker.budget import CHARS_PER_IMAGE, Account

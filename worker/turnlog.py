@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from shared.errors import EndpointError
-from shared.provider import Prompt
 from shared.result import Projection
+from shared.sansio import Prompt
 
 _log = logging.getLogger("asm_endpoint.turn")
 

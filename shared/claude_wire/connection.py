@@ -53,7 +53,7 @@ from shared.events import (
     Thinking,
     ToolUse,
 )
-from shared.provider import Prompt
+from shared.sansio import Prompt
 
 SCHEMA_TOOL = "StructuredOutput"
 SYNTHETIC_MODEL = "<synthetic>"
@@ -62,7 +62,7 @@ STDERR_TAIL_CHARS = 400
 
 
 class ClaudeConnection:
-    """One process, one turn. See :class:`shared.provider.Connection`."""
+    """One process, one turn. See :class:`shared.sansio.Connection`."""
 
     concurrent_turns = 1
     turns_before_recycle = 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from shared.provider import Image, Prompt
+from shared.sansio import Image, Prompt
 
 COMMAND_START = "/"
 MAX_TOKENS_VARIABLE = "CLAUDE_CODE_MAX_OUTPUT_TOKENS"

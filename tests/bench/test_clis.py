@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.provider import Prompt
+from shared.sansio import Prompt
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from tests.bench.measure import interleaved_medians_s, report
 from tests.bench.rawhttp import first_delta_s, stream_bytes

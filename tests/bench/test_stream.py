@@ -12,7 +12,7 @@ import pytest
 
 from shared import provider
 from shared.claude_wire.connection import ClaudeConnection
-from shared.provider import Prompt
+from shared.sansio import Prompt
 from supervisor import InferenceEndpoint
 from tests.bench.measure import report
 from tests.bench.rawhttp import stream_bytes

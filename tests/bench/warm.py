@@ -10,7 +10,8 @@ from pathlib import Path
 from shared import locate, provider
 from shared.events import AssistantDelta
 from shared.launch import TurnLimits
-from shared.provider import CommandInputs, Prompt
+from shared.provider import CommandInputs
+from shared.sansio import Prompt
 from supervisor import EndpointDescriptor, InferenceEndpoint
 from tests.clis.models.server import ModelServer
 from tests.clis.table import KEY, Cli

@@ -15,7 +15,8 @@ import pytest
 
 from shared import provider
 from shared.launch import TurnLimits
-from shared.provider import CommandInputs, Connection
+from shared.provider import CommandInputs
+from shared.sansio import Connection
 from tests.clis.conftest import WAIT_S, model_request, posts
 from tests.clis.models.server import ModelServer
 from tests.clis.recordings.recorder import Tap

@@ -15,7 +15,7 @@ import pytest
 
 from shared.errors import RequestError, WorkerError
 from shared.launch import TurnLimits
-from shared.provider import Prompt
+from shared.sansio import Prompt
 from worker.session import Session, open_session, query, stream
 
 pytestmark = pytest.mark.process

@@ -11,10 +11,11 @@ import pytest
 from shared.errors import ProviderError
 from shared.events import Failure, ToolUse
 from shared.framing import LineFramer
-from shared.provider import CommandInputs, Prompt, require_model
+from shared.provider import CommandInputs, require_model
 from shared.providers.amp import PROVIDER
 from shared.providers.amp.connection import AmpConnection
 from shared.result import Projection
+from shared.sansio import Prompt
 
 RECORDINGS = Path(__file__).parents[1] / "transcripts" / "amp"
 CHUNK_BYTES = (1_000_000, 4096, 7)

@@ -11,8 +11,9 @@ import pytest
 from shared.claude_wire.connection import ClaudeConnection
 from shared.events import Failure, Notice, Result, ToolUse, Usage
 from shared.framing import LineFramer
-from shared.provider import CommandInputs, Image, Prompt, load
+from shared.provider import CommandInputs, load
 from shared.result import Projection
+from shared.sansio import Image, Prompt
 
 RECORDINGS = Path(__file__).parents[1] / "transcripts" / "claude"
 CHUNK_BYTES = (1_000_000, 4096, 7)

@@ -10,11 +10,12 @@ import pytest
 
 from shared.events import Failure, Notice, Result, ToolUse
 from shared.framing import LineFramer
-from shared.provider import CommandInputs, Image, Prompt
+from shared.provider import CommandInputs
 from shared.providers.codex import PROVIDER, own_model_provider, variables_of, without_tools
 from shared.providers.codex.connection import CodexConnection
 from shared.providers.codex.failures import DETAILED_INFO_CODES, INFO_CODES
 from shared.result import Projection
+from shared.sansio import Image, Prompt
 
 RECORDINGS = Path(__file__).parents[1] / "transcripts" / "codex"
 CHUNK_BYTES = (1_000_000, 4096, 7)

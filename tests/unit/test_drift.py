@@ -11,10 +11,10 @@ import pytest
 
 from shared.claude_wire.connection import ClaudeConnection
 from shared.events import TERMINAL, ToolUse
-from shared.provider import Connection, Prompt
 from shared.providers.amp.connection import AmpConnection
 from shared.providers.codex.connection import CodexConnection
 from shared.providers.gemini.connection import GeminiConnection
+from shared.sansio import Connection, Prompt
 
 TRANSCRIPTS = Path(__file__).parents[1] / "transcripts"
 REPLACEMENTS: tuple[Any, ...] = (None, 7, "other", [], {}, [None], {"new": [1]}, True)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from shared.events import AssistantDelta, Failure, Result, RunStarted, ToolUse, Usage
-from shared.provider import CommandInputs, Image, Prompt
+from shared.provider import CommandInputs
 from shared.providers.gemini import PROVIDER
 from shared.providers.gemini.connection import SESSIONS_READY, ZERO_WIDTH_SPACE, GeminiConnection
 from shared.result import Projection
+from shared.sansio import Image, Prompt
 
 RECORDINGS = Path(__file__).parents[1] / "transcripts" / "gemini"
 

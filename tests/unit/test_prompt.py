@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from shared.errors import RequestError
-from shared.provider import Image, Prompt
+from shared.sansio import Image, Prompt
 from worker.formats import ANY_OBJECT, MAX_SCHEMA_DEPTH, read_schema
 from worker.images import MAX_IMAGE_BYTES, MAX_IMAGES
 from worker.prompt import MAX_PROMPT_BYTES, read_prompt

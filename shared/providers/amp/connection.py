@@ -28,7 +28,7 @@ from shared.events import (
     ToolUse,
     Usage,
 )
-from shared.provider import Prompt
+from shared.sansio import Prompt
 
 STDERR_TAIL_CHARS = 400
 NOT_FOUND = 404
@@ -127,7 +127,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class AmpConnection:
-    """One process, one turn. See :class:`shared.provider.Connection`."""
+    """One process, one turn. See :class:`shared.sansio.Connection`."""
 
     concurrent_turns = 1
     turns_before_recycle = 1

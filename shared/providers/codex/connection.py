@@ -32,7 +32,6 @@ from shared.events import (
     Thinking,
     ToolUse,
 )
-from shared.provider import Image, Prompt
 from shared.providers.codex.failures import outcome
 from shared.providers.codex.wire import (
     Item,
@@ -44,6 +43,7 @@ from shared.providers.codex.wire import (
     decode_turn_started,
     encode,
 )
+from shared.sansio import Image, Prompt
 
 CLIENT = {"name": "asm-endpoint", "title": "asm-endpoint", "version": "1"}
 DEFAULT_SYSTEM = "You are a helpful assistant."
@@ -72,7 +72,7 @@ class _HandshakeRefused(Exception):
 
 
 class CodexConnection:
-    """One process, many turns. See :class:`shared.provider.Connection`."""
+    """One process, many turns. See :class:`shared.sansio.Connection`."""
 
     concurrent_turns = 32
     turns_before_recycle = 100

@@ -25,7 +25,6 @@ from typing import Any
 import msgspec
 
 from shared.events import AssistantDelta, Event, Failure, RunStarted, Thinking, ToolUse
-from shared.provider import Image, Prompt
 from shared.providers.gemini.failures import failure, outcome
 from shared.providers.gemini.wire import (
     Line,
@@ -36,6 +35,7 @@ from shared.providers.gemini.wire import (
     decode_update,
     encode,
 )
+from shared.sansio import Image, Prompt
 
 COMMAND_STARTS = ("/", "$")
 INVISIBLE = frozenset({"C", "Z"})
@@ -61,7 +61,7 @@ class _OpenTurn:
 
 
 class GeminiConnection:
-    """One process, many turns. See :class:`shared.provider.Connection`."""
+    """One process, many turns. See :class:`shared.sansio.Connection`."""
 
     concurrent_turns = 32
     turns_before_recycle = 50

@@ -17,8 +17,9 @@ import msgspec
 from shared import locate, provider
 from shared.events import AssistantDelta, Event
 from shared.launch import TurnLimits
-from shared.provider import CommandInputs, Connection, Prompt
+from shared.provider import CommandInputs
 from shared.result import Projection
+from shared.sansio import Connection, Prompt
 from tests.clis.amp import RefusingService
 from tests.clis.models.server import ModelServer
 from tests.clis.recordings.normal import Normaliser

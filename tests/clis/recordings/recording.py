@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from shared.events import AssistantDelta, Event, Notice
-from shared.provider import Connection, Prompt
 from shared.result import Projection
+from shared.sansio import Connection, Prompt
 
 TRANSCRIPTS = Path(__file__).parents[2] / "transcripts"
 
