@@ -216,6 +216,25 @@ def test_a_token_that_is_revoked_while_its_lease_is_decided(tmp_path: Path, rele
     asyncio.run(scenario())
 
 
+def test_a_supervisor_that_ends_while_a_lease_is_decided(tmp_path: Path):
+    """No lease comes of it, and it is said why; from then on no lease can be made."""
+
+    async def scenario() -> None:
+        async with supervisor(tmp_path) as own:
+            own.command_lines.may_answer.clear()
+            coming = asyncio.create_task(own.ensure())
+            await own.command_lines.is_asked.wait()
+            await own.service.end()
+            own.command_lines.may_answer.set()
+            with pytest.raises(WorkerError) as refused:
+                await coming
+            assert (refused.value.code, refused.value.status) == ("shutting_down", 503)
+            assert "shutting_down" in {reason.code for reason in own.service.health().reasons}
+            assert not list((tmp_path / LEASES_NAME).iterdir())
+
+    asyncio.run(scenario())
+
+
 def test_one_failure_does_not_stop_the_release_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The error tells how each ended; what failed can be released again, by itself."""
 
