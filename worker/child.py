@@ -78,8 +78,11 @@ class Child:
     def rss_bytes(self) -> int:
         """Resident memory now; 0 when it has ended.
 
-        ``/proc`` may show another PID namespace than ours, so the process is looked up there by its pidfd.
+        ``/proc`` may show another PID namespace than ours, so the process is looked up there by its pidfd, whose
+        number is another file's once it is closed.
         """
+        if self.exited.done():
+            return 0
         try:
             with open(f"/proc/self/fdinfo/{self._pidfd}", encoding="ascii") as fdinfo:
                 pid = next(int(line.split()[1]) for line in fdinfo if line.startswith("Pid:"))
