@@ -114,14 +114,14 @@ def test_the_request_for_a_lease_is_named_in_the_lease_s_own_log(
 ):
     """By the id that it got when it had none."""
     with serving(monkeypatch, *isolation) as endpoint:
-        first = lines_of(worker_log(endpoint, lease(endpoint)))[0]
-        (launched,) = lines_of(endpoint.home / "zygote.log", first["request_id"])
+        log = worker_log(endpoint, lease(endpoint))
+        first = until(lambda: lines_of(log))[0]
+        (launched,) = until(lambda: lines_of(endpoint.home / "zygote.log", first["request_id"]))
         assert launched["message"] == "family launched"
-        (made,) = [
-            line
-            for line in lines_of(endpoint.home / "supervisor.log", first["request_id"])
-            if "status" in line
-        ]
+        supervisor_log = endpoint.home / "supervisor.log"
+        (made,) = until(
+            lambda: [line for line in lines_of(supervisor_log, first["request_id"]) if "status" in line]
+        )
         assert made["path"] == "/v1/endpoints"
         assert made["lease_ref"] == launched["lease_ref"] == first["lease_ref"]
 
@@ -234,8 +234,9 @@ def test_lines_for_people_and_levels(monkeypatch: pytest.MonkeyPatch):
     with serving(monkeypatch, "--log-format", "console") as endpoint:
         descriptor = lease(endpoint)
         shared = [endpoint.home / name for name in ("supervisor.log", "zygote.log")]
+        said = re.compile(r"\d{4}-\d\d-\d\dT\S+Z INFO    asm_endpoint\.\w+ \w")
         for path in (*shared, worker_log(endpoint, descriptor)):
-            assert re.match(r"\d{4}-\d\d-\d\dT\S+Z INFO    asm_endpoint\.\w+ \w", path.read_text()), path
+            assert said.match(until(path.read_text)), path
     with serving(monkeypatch, "--log-level", "error") as endpoint:
         descriptor = lease(endpoint)
         assert ask(descriptor, "hello").status_code == 200
@@ -271,8 +272,14 @@ def test_an_embedded_supervisor_s_log_is_bounded(monkeypatch: pytest.MonkeyPatch
     with serving(monkeypatch, "--log-bytes", "4096") as endpoint:
         for _ in range(50):
             endpoint.endpoints()
-        assert 0 < (endpoint.home / "supervisor.log").stat().st_size <= 4096
-        assert lines_of(endpoint.home / "supervisor.log")[-1]["path"] == "/v1/endpoints"
+        assert (endpoint.home / "supervisor.log").stat().st_size <= 4096
+        until(
+            lambda: [
+                line
+                for line in lines_of(endpoint.home / "supervisor.log")[-1:]
+                if line.get("path") == "/v1/endpoints"
+            ]
+        )
 
 
 def test_a_lease_s_log_is_bounded(monkeypatch: pytest.MonkeyPatch, isolation: tuple[str, ...]):
