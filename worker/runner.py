@@ -43,6 +43,7 @@ class CliProcess:
         self._exit_grace_s = exit_grace_s
         self._secrets = secrets
         self._framer = LineFramer()
+        self._is_readable = True
         self._turns: dict[str, Turn] = {}
         self._child = Child(popen, self._on_output, self._on_closed)
         connection.handshake()
@@ -151,7 +152,8 @@ class CliProcess:
             self._child.write(data)
 
     def _on_output(self, chunk: bytes) -> None:
-        self._receive(chunk)
+        if self._is_readable:
+            self._receive(chunk)
         if max((turn.backlog for turn in self._turns.values()), default=0) > BACKLOG_EVENTS:
             self._child.pause()
 
@@ -159,6 +161,7 @@ class CliProcess:
         try:
             lines = self._framer.push(chunk)
         except LineTooLong as error:
+            self._is_readable = False
             self.abort("provider_protocol_error", f"the command line printed too long a line: {error}")
             return
         self._deliver(self._connection.receive(lines))

@@ -33,9 +33,11 @@ class Turn:
         self._arrived = asyncio.Event()
 
     def deliver(self, events: list[Event]) -> None:
-        """Add events; wakes the reader."""
+        """Add events, and wake the reader; nothing comes after a terminal one."""
+        if self.is_over:
+            return
         self._events += events
-        self.is_over = self.is_over or isinstance(events[-1], TERMINAL)
+        self.is_over = isinstance(events[-1], TERMINAL)
         self._arrived.set()
 
     @property
