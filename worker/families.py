@@ -6,6 +6,7 @@ only after it was collected here. Knows nothing of supervisors.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -188,7 +189,10 @@ class Families:
 
 
 def _kill(found: Family) -> None:
+    """All of the leader's group at once: by itself it takes the others along only after its own memory is cleared."""
     found.killed = True
+    with contextlib.suppress(ProcessLookupError):  # it has none yet, or is a keeper
+        os.killpg(found.forked.pid, signal.SIGKILL)
     os.kill(found.forked.pid, signal.SIGKILL)
 
 
