@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -27,6 +28,7 @@ pytestmark = pytest.mark.process
 ROOT = Path(__file__).parents[2]
 HELD, SENT = "status_hold_s=60", "status_hold_s=0.000001"
 """Whether a stream that has not begun can still be refused by its status."""
+WORDS = b'"delta":{"content":'
 QUICK = ("exit_grace_s=0.2",)
 Meanwhile = Callable[[SupervisorClient, EndpointDescriptor], object]
 Start = Callable[..., SupervisorClient]
@@ -138,16 +140,30 @@ def fail(
     stream: bool,
 ) -> httpx.Response:
     """The answer to that request."""
-    headers = {**descriptor.headers, "x-request-id": REQUEST_ID}
+    begun = threading.Event()
     with ThreadPoolExecutor(1) as threads:
         body = say(cause.prompt, stream=stream)
-        answer = threads.submit(http.post, url(descriptor), headers=headers, json=body)
+        answer = threads.submit(answer_of, http, descriptor, body, begun)
         if cause.meanwhile:
             until(lambda: client.endpoint(descriptor).load["in_flight"] and command_lines(client, descriptor))
-            if cause.has_begun:
-                until(lambda: client.endpoint(descriptor).load["pending_tokens"] > len(cause.prompt.split()))
+            if cause.has_begun and stream:
+                until(begun.is_set)
             cause.meanwhile(client, descriptor)
         return answer.result(TIMEOUT_S)
+
+
+def answer_of(
+    http: httpx.Client, descriptor: EndpointDescriptor, body: dict[str, Any], begun: threading.Event
+) -> httpx.Response:
+    """The whole answer; ``begun`` says that the first words of a stream have come."""
+    headers = {**descriptor.headers, "x-request-id": REQUEST_ID}
+    content = b""
+    with http.stream("POST", url(descriptor), headers=headers, json=body) as answer:
+        for part in answer.iter_raw():
+            content += part
+            if WORDS in content:
+                begun.set()
+    return httpx.Response(answer.status_code, headers=answer.headers, content=content)
 
 
 def error_of(cause: Cause, envelope: Any) -> Any:
