@@ -135,10 +135,10 @@ class Child:
     def _on_exit(self) -> None:
         """The process is a zombie: read what is left, kill what it left in its group, reap, and tell."""
         self._loop.remove_reader(self._pidfd)
-        os.close(self._pidfd)
         self._stdout.pause()
         self._stdout.drain()
         self._stderr.drain()
+        os.close(self._pidfd)  # until now whoever reads what is left may still want to signal it
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
         exit_code = self._popen.wait()

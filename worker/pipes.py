@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import IO
 
 READ_BYTES = 1024 * 1024
@@ -83,9 +83,8 @@ class Stdout:
 
     def drain(self) -> None:
         """What is in the pipe now; a stray that holds it open is not waited for."""
-        with contextlib.suppress(OSError):
-            while chunk := _read(self._stream.fileno()):
-                self._receive(chunk)
+        for chunk in _rest(self._stream.fileno()):
+            self._receive(chunk)
 
     def close(self) -> None:
         """Read no more."""
@@ -119,9 +118,8 @@ class Stderr:
 
     def drain(self) -> None:
         """As :meth:`Stdout.drain`."""
-        with contextlib.suppress(OSError):
-            while chunk := _read(self._stream.fileno()):
-                self._keep(chunk)
+        for chunk in _rest(self._stream.fileno()):
+            self._keep(chunk)
 
     def close(self) -> None:
         """Read no more."""
@@ -144,6 +142,13 @@ class Stderr:
 def _read(fd: int) -> bytes:
     """What a pipe has now, b"" at its end. Raises BlockingIOError when it has nothing."""
     return bytes(_read_buffer[: os.readv(fd, [_read_buffer])])
+
+
+def _rest(fd: int) -> Iterator[bytes]:
+    """All that a pipe has now."""
+    with contextlib.suppress(OSError):
+        while chunk := _read(fd):
+            yield chunk
 
 
 def _unblocked(stream: IO[bytes] | None) -> IO[bytes]:
